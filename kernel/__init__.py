@@ -1,0 +1,1 @@
+"""Agent Kernel: sandbox, durable runs, memory, skills and orchestration behind one door."""

@@ -1,0 +1,79 @@
+"""Every limit of the kernel, with its unit in its name and its reason beside it.
+
+`Limits()` holds the defaults. The operator changes them in config.toml (`policy.py`); a caller can only ask for less.
+"""
+
+from dataclasses import dataclass
+
+__all__ = ["Limits"]
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    # --- a sandbox: totals over all its processes
+    timeout_s_max: float = 7200.0
+    """Longest wall time of one sandbox call; a longer piece of work is several steps."""
+    memory_mb_max: int = 4096
+    processes_max: int = 64
+    descriptors_max: int = 256
+    file_bytes_max: int = 256 * MIB
+    """One file (RLIMIT_FSIZE)."""
+    workspace_bytes_max: int = 512 * MIB
+    workspace_inodes_max: int = 16_384
+    output_bytes_max: int = 16 * MIB
+    """Produced by stdout and stderr together; past it the guest is killed (`stopped_by: output`)."""
+    output_bytes_kept: int = 256 * KIB
+    """Of each stream, head and tail; the middle is dropped while it is produced."""
+    collected_bytes_max: int = 64 * MIB
+    """Changed files copied out of a workspace after a call; the rest is named but not kept."""
+    collected_files_max: int = 256
+    artifact_ttl_s: float = 48 * 3600.0
+    """The contract promises 24 h; twice that forgives a clock that was wrong."""
+    sandboxes_max: int = 32
+    """Alive at once. A parked program counts as none."""
+
+    # --- the channel to a guest (cell/frames.py)
+    guest_frame_bytes_max: int = 4 * MIB
+    guest_calls_max: int = 10_000
+    guest_calls_open_max: int = 256
+    value_bytes_max: int = 2 * MIB
+    """One argument or result of a step; Temporal's hard limit for a payload is the same."""
+
+    # --- the caller
+    argument_bytes_max: int = 8 * MIB
+    """One tool call, as JSON."""
+    argument_depth_max: int = 64
+    reply_bytes_max: int = 16 * KIB
+    """Claude Code warns at 10k tokens; 16 KiB of log lines are about 9k."""
+    wait_s_max: float = 50.0
+    """Most hosts give up on a tool call after 60 s."""
+
+    # --- the store
+    batch_units_max: int = 512
+    wal_bytes_checkpoint: int = 16 * MIB
+    blob_inline_bytes_max: int = 8 * KIB
+
+    # --- runs
+    runs_working_max: int = 256
+    """Programs whose process may be alive at once, per kernel; more wait in the queue."""
+    reruns_without_progress_max: int = 3
+    reruns_max: int = 20
+    cancel_grace_s: float = 10.0
+    park_after_s: float = 60.0
+    turn_cpu_s_max: float = 30.0
+
+    # --- memory and skills
+    memory_text_bytes_max: int = 32 * KIB
+    memory_items_max: int = 100
+    """Of one memory_add."""
+    block_chars_max: int = 4000
+    skill_files_max: int = 512
+    skill_bytes_max: int = 16 * MIB
+    """Both as the MCP skills extension sets them."""
+
+    # --- the scheduler
+    slots: int = 64
+    queue_max: int = 4096

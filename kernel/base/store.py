@@ -1,0 +1,447 @@
+"""The one SQLite file: connections, transactions, group commit, migrations, the folder lock, artifacts.
+
+A state folder holds `lock`, `kernel.db` (+ `-wal`, `-shm`) and what the parts above put beside it. One process owns it, by flock on
+`lock`; in that process one connection writes and another reads. Every primitive owns its tables and its SQL; this file owns when
+they become true.
+
+    async def write(unit)     unit(tx) -> value runs on the writer's thread inside a transaction; when `write` returns, it is on disk
+    async def read(query)     query(db) -> value on the reading connection, which cannot write
+
+Guarantees
+1. A unit is all or nothing. If it raises, exactly its own changes are undone and the caller gets the exception.
+2. `write` returns after COMMIT under WAL with synchronous=FULL: a step that was acknowledged survives power loss.
+3. Group commit has no timer: while a batch commits the next one gathers, and then goes as a whole (at most `batch_units_max`).
+4. A commit that fails (disk full, I/O error) fails every unit of its batch; nothing of it is acknowledged. The connection is
+   thrown away and opened again, since after a failed fsync nothing may be retried on it.
+5. One process per folder. The lock is on a CLOEXEC descriptor, so no child can keep it alive; the refusal names the owner's pid.
+6. Refused by name: a folder on a network file system, one that others may write, one that is a link; a file that is damaged; a
+   file whose schema is newer than this program. An older file is copied to `kernel.db.v<N>` before it is migrated.
+
+What may be lost when the process dies: units whose `write` had not returned. They are gone as a whole, or there as a whole.
+
+A waiter that is cancelled does not undo its unit: it may commit. That is aiosqlite's nature, and why callers never assume otherwise.
+
+aiosqlite: a whole batch is one callable on its thread (`Connection._execute`); three awaits a batch cost a quarter more.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import os
+import sqlite3
+import stat
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
+
+import aiosqlite
+
+from .errors import HostError, KernelError
+from .limits import Limits
+from .ports import Ports
+
+__all__ = ["Artifact", "Migrations", "Spawn", "Store", "Transaction", "file_system_of"]
+
+T = TypeVar("T")
+Transaction: TypeAlias = sqlite3.Connection
+Migrations: TypeAlias = Mapping[int, str]
+"""Schema version -> the SQL script that leads to it. Each primitive has one; equal numbers are run together."""
+Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None], str], object]
+"""How a task is made here: scheduler.py's, handed in, because tasks come from there only."""
+
+NETWORK_FILE_SYSTEMS = (
+    "nfs",
+    "9p",
+    "drvfs",
+    "cifs",
+    "smb",
+    "afs",
+    "ceph",
+    "gluster",
+    "lustre",
+    "fuse.sshfs",
+    "virtiofs",
+)
+"""No WAL shared memory and no trustworthy flock there. By prefix of the type that mountinfo names."""
+
+MIGRATIONS: Migrations = {
+    1: """
+    CREATE TABLE blob(
+        principal TEXT NOT NULL, digest TEXT NOT NULL, data BLOB NOT NULL, expires_at REAL,
+        PRIMARY KEY(principal, digest)) STRICT, WITHOUT ROWID;
+    CREATE INDEX blob_expiry ON blob(expires_at) WHERE expires_at IS NOT NULL;
+    CREATE TABLE artifact(
+        principal TEXT NOT NULL, uri TEXT NOT NULL, digest TEXT NOT NULL, mime TEXT NOT NULL, size INTEGER NOT NULL,
+        expires_at REAL NOT NULL, PRIMARY KEY(principal, uri)) STRICT, WITHOUT ROWID;
+    CREATE INDEX artifact_expiry ON artifact(expires_at);
+    """,
+}
+
+
+class Artifact(NamedTuple):
+    """Bytes that a uri names: a file that a sandbox made, an output too long to be shown."""
+
+    uri: str
+    mime: str
+    data: bytes
+    expires_at: float
+
+
+@dataclass(slots=True)
+class _Pending:
+    unit: Callable[[Transaction], Any]
+    done: "asyncio.Future[Any]"
+
+
+class Store:
+    def __init__(self, folder: Path, ports: Ports, limits: Limits, lock: int, version: int) -> None:
+        self.folder = folder
+        self._ports = ports
+        self._limits = limits
+        self._lock = lock
+        self._version = version
+        self._pending: list[_Pending] = []
+        self._wake = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._closing = False
+        self._writer: aiosqlite.Connection | None = None
+        self._reader: aiosqlite.Connection | None = None
+        self.commits = 0
+        """Batches committed since open; with the number of units it tells how well commits are shared."""
+
+    @classmethod
+    async def open(
+        cls, folder: Path, *, ports: Ports, limits: Limits, migrations: Sequence[Migrations], spawn: Spawn
+    ) -> Self:
+        """Take the folder (created when missing), bring its file to the newest schema, start the writer."""
+        scripts = _merge((MIGRATIONS, *migrations))
+        folder = _checked_folder(folder)
+        lock = _take_lock(folder)
+        try:
+            await asyncio.to_thread(_migrate, folder / "kernel.db", scripts)
+            store = cls(folder, ports, limits, lock, max(scripts))
+            await store._connect()
+        except BaseException:
+            os.close(lock)
+            raise
+        spawn(store._commit_forever(), "store")
+        return store
+
+    async def write(self, unit: Callable[[Transaction], T]) -> T:
+        if self._closing:
+            raise HostError(
+                "state.closed", "The kernel is closing; nothing was written. Open it again.", retryable=True
+            )
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._pending.append(_Pending(unit, done))
+        self._wake.set()
+        return await done
+
+    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        if self._reader is None:
+            raise HostError("state.closed", "The kernel is closed. Open it again.", retryable=True)
+        return await _on_thread(self._reader, query)
+
+    async def scrub(self) -> None:
+        """Empty the WAL into the file, so that bytes deleted under secure_delete are gone from both."""
+        await self._between_batches(lambda db: _checkpoint(db, "TRUNCATE"))
+
+    async def close(self) -> None:
+        """Finish what waits, fold the WAL into the file, give the folder back."""
+        if self._closing:
+            return
+        self._closing = True
+        self._wake.set()
+        await self._stopped.wait()
+        for connection in (self._reader, self._writer):
+            if connection is not None:
+                await connection.close()
+        self._reader = self._writer = None
+        os.close(self._lock)
+
+    # --- artifacts: bytes with a uri and an end
+
+    def keep(self, tx: Transaction, principal: str, uri: str, data: bytes, mime: str) -> None:
+        """Store `data` under `uri` for `artifact_ttl_s`; equal bytes of one principal are stored once."""
+        now = self._ports.clock.now()
+        ends = now + self._limits.artifact_ttl_s
+        digest = hashlib.sha256(data).hexdigest()
+        tx.execute("DELETE FROM artifact WHERE expires_at < ?", (now,))
+        tx.execute("DELETE FROM blob WHERE expires_at < ?", (now,))
+        put_blob(tx, principal, digest, data, ends)
+        tx.execute(
+            "INSERT INTO artifact VALUES(?,?,?,?,?,?)"
+            " ON CONFLICT(principal, uri) DO UPDATE SET digest=excluded.digest, mime=excluded.mime,"
+            " size=excluded.size, expires_at=excluded.expires_at",
+            (principal, uri, digest, mime, len(data), ends),
+        )
+
+    async def artifact(self, principal: str, uri: str) -> Artifact | None:
+        row = await self.read(
+            lambda db: db.execute(
+                "SELECT a.uri, a.mime, b.data, a.expires_at FROM artifact a JOIN blob b USING(principal, digest)"
+                " WHERE a.principal=? AND a.uri=? AND a.expires_at>=?",
+                (principal, uri, self._ports.clock.now()),
+            ).fetchone()
+        )
+        return None if row is None else Artifact(*row)
+
+    # --- the writer
+
+    async def _commit_forever(self) -> None:
+        try:
+            while self._pending or not self._closing:
+                if not self._pending:
+                    self._wake.clear()
+                    await self._wake.wait()
+                    continue
+                batch = self._pending[: self._limits.batch_units_max]
+                del self._pending[: len(batch)]
+                await self._commit(batch)
+            with contextlib.suppress(sqlite3.Error, HostError):
+                await self._between_batches(lambda db: _checkpoint(db, "TRUNCATE"))
+        finally:
+            self._stopped.set()
+
+    async def _commit(self, batch: list[_Pending]) -> None:
+        try:
+            if self._writer is None:
+                self._writer = await _open(self.folder / "kernel.db", self._version)
+            outcomes = await _on_thread(self._writer, lambda db: self._run_batch(db, batch))
+        except (sqlite3.Error, OSError, HostError) as error:
+            failure = error if isinstance(error, KernelError) else _explained(error, self.folder)
+            for item in batch:
+                if not item.done.done():
+                    item.done.set_exception(failure)
+            await self._drop_writer()
+            return
+        for item, (value, problem) in zip(batch, outcomes, strict=True):
+            if item.done.done():
+                continue  # its waiter was cancelled
+            if problem is None:
+                item.done.set_result(value)
+            else:
+                item.done.set_exception(problem)
+
+    def _run_batch(self, db: Transaction, batch: list[_Pending]) -> list[tuple[Any, BaseException | None]]:
+        outcomes: list[tuple[Any, BaseException | None]] = []
+        db.execute("BEGIN IMMEDIATE")
+        for item in batch:
+            db.execute("SAVEPOINT unit")
+            try:
+                outcomes.append((item.unit(db), None))
+            except Exception as problem:  # the unit's own failure goes to its own waiter
+                if not db.in_transaction:  # SQLite itself gave the whole transaction up: disk full, I/O error
+                    raise
+                db.execute("ROLLBACK TO unit")
+                outcomes.append((None, problem))
+            db.execute("RELEASE unit")
+        if self._ports.probe is not None:
+            self._ports.probe("store.before_commit")
+        db.execute("COMMIT")  # the point at which everything in the batch becomes true
+        self.commits += 1
+        if self._ports.probe is not None:
+            self._ports.probe("store.after_commit")
+        wal = self.folder / "kernel.db-wal"
+        if wal.exists() and wal.stat().st_size > self._limits.wal_bytes_checkpoint:
+            _checkpoint(db, "PASSIVE")
+        return outcomes
+
+    async def _between_batches(self, act: Callable[[Transaction], T]) -> T:
+        if self._writer is None:
+            self._writer = await _open(self.folder / "kernel.db", self._version)
+        return await _on_thread(self._writer, act)
+
+    async def _connect(self) -> None:
+        self._writer = await _open(self.folder / "kernel.db", self._version)
+        self._reader = await _open(self.folder / "kernel.db", self._version)
+        await _on_thread(self._reader, lambda db: db.execute("PRAGMA query_only=1"))
+
+    async def _drop_writer(self) -> None:
+        broken, self._writer = self._writer, None
+        if broken is not None:
+            with contextlib.suppress(sqlite3.Error):
+                await broken.close()
+
+
+def put_blob(tx: Transaction, principal: str, digest: str, data: bytes, expires_at: float | None) -> None:
+    """Content-addressed bytes; an end of None means they live as long as the row that names them. The later end wins."""
+    tx.execute(
+        "INSERT INTO blob VALUES(?,?,?,?) ON CONFLICT(principal, digest) DO UPDATE SET expires_at ="
+        " CASE WHEN expires_at IS NULL OR excluded.expires_at IS NULL THEN NULL"
+        " ELSE max(expires_at, excluded.expires_at) END",
+        (principal, digest, data, expires_at),
+    )
+
+
+# --- opening
+
+
+def _merge(all_migrations: Sequence[Migrations]) -> dict[int, str]:
+    scripts: dict[int, str] = {}
+    for migrations in all_migrations:
+        for version, script in migrations.items():
+            scripts[version] = scripts.get(version, "") + script
+    assert sorted(scripts) == list(range(1, len(scripts) + 1)), "schema versions are numbered 1, 2, 3 without a hole"
+    return scripts
+
+
+def _checked_folder(folder: Path) -> Path:
+    folder = folder.absolute()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        facts = folder.lstat()
+    except FileExistsError:
+        raise HostError("state.not_a_folder", f"{folder} is a file. Name a folder with --state.") from None
+    except OSError as error:
+        raise HostError(
+            "state.read_only", f"{folder} cannot be made: {error.strerror}. Name another folder with --state."
+        ) from error
+    if stat.S_ISLNK(facts.st_mode):
+        raise HostError("state.link", f"{folder} is a symbolic link. Name the real folder with --state.")
+    if not stat.S_ISDIR(facts.st_mode):
+        raise HostError("state.not_a_folder", f"{folder} is not a folder. Name a folder with --state.")
+    if facts.st_uid != os.geteuid():
+        raise HostError(
+            "state.not_ours", f"{folder} belongs to uid {facts.st_uid}, not to us. Name another with --state."
+        )
+    if facts.st_mode & 0o022:
+        raise HostError("state.not_private", f"Others may write {folder}. Run: chmod 700 {folder}")
+    kind = file_system_of(folder)
+    if kind.startswith(NETWORK_FILE_SYSTEMS):
+        raise HostError(
+            "state.network_file_system",
+            f"{folder} is on {kind}, which has no reliable locks and no shared memory for SQLite's log."
+            " Name a folder on a local disk with --state.",
+        )
+    if facts.st_mode & 0o077:
+        folder.chmod(0o700)
+    return folder
+
+
+def file_system_of(folder: Path, mountinfo: str | None = None) -> str:
+    """The type of file system under `folder` as mountinfo names it (`ext4`, `nfs4`, `9p`); empty where there is none to read.
+
+    Source of the format: proc_pid_mountinfo(5); field 3 is major:minor, the type follows the field `-`.
+    """
+    if mountinfo is None:
+        try:
+            mountinfo = Path("/proc/self/mountinfo").read_text(encoding="utf8", errors="replace")
+        except OSError:
+            return ""
+    device = folder.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in mountinfo.splitlines():
+        fields = line.split()
+        if fields[2] == wanted:
+            return fields[fields.index("-") + 1].lower()
+    return ""
+
+
+def _take_lock(folder: Path) -> int:
+    path = folder / "lock"
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise HostError(
+            "state.read_only", f"{path} cannot be written: {error.strerror}. Name another folder with --state."
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        owner = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
+        os.close(lock)
+        raise HostError(
+            "state.locked",
+            f"{folder} is in use by the agent kernel with pid {owner}. Stop that one, or name another folder with --state.",
+            retryable=True,
+        ) from None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    return lock
+
+
+def _migrate(path: Path, scripts: Mapping[int, str]) -> None:
+    newest = max(scripts)
+    try:
+        db = sqlite3.connect(path, isolation_level=None)
+        try:
+            found = int(db.execute("PRAGMA user_version").fetchone()[0])
+            if found > newest:
+                raise HostError(
+                    "state.newer",
+                    f"{path} has schema {found}, this agent kernel knows up to {newest}. Install the newer version.",
+                )
+            verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if verdict != "ok":
+                raise HostError("state.damaged", f"{path} is damaged: {verdict}. {_RESTORE}")
+            if found == newest:
+                return
+            db.execute("PRAGMA journal_mode=WAL")
+            if found:
+                with contextlib.closing(sqlite3.connect(f"{path}.v{found}")) as copy:
+                    db.backup(copy)
+            for version in range(found + 1, newest + 1):
+                db.executescript(f"BEGIN IMMEDIATE; {scripts[version]} PRAGMA user_version={version}; COMMIT;")
+            path.chmod(0o600)
+        finally:
+            db.close()
+    except (sqlite3.Error, OSError) as error:
+        raise _explained(error, path.parent) from error
+
+
+async def _open(path: Path, version: int) -> aiosqlite.Connection:
+    connection = await aiosqlite.connect(path, isolation_level=None)
+
+    def prepare(db: sqlite3.Connection) -> None:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")  # NORMAL loses acknowledged commits at power loss
+        db.execute("PRAGMA fullfsync=1")  # macOS: a plain fsync stops at the drive's cache
+        db.execute("PRAGMA checkpoint_fullfsync=1")
+        db.execute("PRAGMA wal_autocheckpoint=0")  # the writer does it between batches, where nobody waits
+        db.execute("PRAGMA secure_delete=ON")  # erased memories leave no bytes in free pages
+        db.execute("PRAGMA foreign_keys=ON")
+        db.execute("PRAGMA busy_timeout=5000")
+        assert db.execute("PRAGMA user_version").fetchone()[0] == version
+
+    try:
+        await _on_thread(connection, prepare)
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
+
+
+async def _on_thread(connection: aiosqlite.Connection, act: Callable[[sqlite3.Connection], T]) -> T:
+    on_its_thread: Callable[[Callable[[], T]], Awaitable[T]] = connection._execute  # noqa: SLF001  (see the docstring)
+    return await on_its_thread(lambda: act(connection._conn))  # noqa: SLF001
+
+
+def _checkpoint(db: sqlite3.Connection, mode: str) -> None:
+    db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+
+
+_RESTORE = "Restore a backup, or move the file away to begin anew."
+
+
+def _explained(error: sqlite3.Error | OSError, folder: Path) -> HostError:
+    text = str(error)
+    match text:
+        case _ if "full" in text or getattr(error, "errno", None) == 28:
+            return HostError(
+                "state.disk_full",
+                f"The disk under {folder} is full; nothing was written. Free some space.",
+                retryable=True,
+            )
+        case _ if "readonly" in text or "unable to open" in text or isinstance(error, PermissionError):
+            return HostError(
+                "state.read_only", f"{folder} cannot be written: {text}. Name another folder with --state."
+            )
+        case _ if "malformed" in text or "not a database" in text:
+            return HostError("state.damaged", f"{folder / 'kernel.db'} is damaged: {text}. {_RESTORE}")
+        case _:
+            return HostError(
+                "state.failed", f"The store in {folder} failed: {text}. Nothing was written.", retryable=True
+            )
