@@ -69,7 +69,14 @@ class Limits:
     memory_text_bytes_max: int = 32 * KIB
     memory_items_max: int = 100
     """Of one memory_add."""
+    memory_label_chars_max: int = 256
+    """A key, conversation, speaker, source, tag or label of a note."""
+    memory_tags_max: int = 32
+    memory_rows_max: int = 1_000_000
+    """Of one principal, history included; search was measured up to there."""
     block_chars_max: int = 4000
+    blocks_max: int = 32
+    """Standing notes are read whole at the start of a session: 32 full ones are about 32k tokens."""
     skill_files_max: int = 512
     skill_bytes_max: int = 16 * MIB
     """Both as the MCP skills extension sets them."""
