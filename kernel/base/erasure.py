@@ -1,0 +1,190 @@
+"""The proof that an erased text is gone: the raw files are read, byte by byte, and every place that still holds it is named.
+
+A deletion in SQL proves nothing about bytes: free pages, the index and the write-ahead log keep them. After the rows are deleted
+(secure_delete overwrites them), the index is merged and the log is folded in, the files of the state folder are scanned for the text as
+UTF-8 and as JSON writes it. What is found is looked for in the rows of all tables: other rows may hold the same words rightfully.
+
+Guarantees
+1. `found` counts what lies in the database's files outside every row. Zero means: no page, free or used, and no log frame holds it.
+2. `elsewhere` names each table of this principal, each file beside the database and each run that the texts came from. Rows of other
+   principals are neither named nor counted.
+
+Limits, said in the proof: at most 64 texts are looked for, the longest first; of a long text three pieces of 48 bytes, because a row
+that is longer than a page is not stored in one piece. Files beside the database are read up to 1 GiB in all.
+
+Not here: the deletion itself (memory.py).
+"""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .store import Store
+
+__all__ = ["Elsewhere", "Erased", "Proof", "prove"]
+
+TEXTS_MAX = 64
+PIECE = 48
+CHUNK = 4 << 20
+BESIDE_BYTES_MAX = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    id: str
+    text: str
+    run_id: str | None
+    step: str | int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    clean: bool
+    found: int
+    texts: int
+    """How many of the erased texts were looked for."""
+    files: tuple[str, ...]
+    bytes_read: int
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    place: str
+    count: int | None
+    note: str
+
+
+async def prove(store: Store, principal: str, gone: Sequence[Erased]) -> tuple[Proof, tuple[Elsewhere, ...]]:
+    pieces = _pieces(gone)
+    proof, elsewhere = await _scan(store, principal, pieces, min(len(gone), TEXTS_MAX))
+    if not proof.clean:  # a reader may have kept the log alive for a moment
+        proof, elsewhere = await _scan(store, principal, pieces, min(len(gone), TEXTS_MAX))
+    runs = sorted({row.run_id for row in gone if row.run_id is not None})
+    elsewhere += [Elsewhere(f"run {run}", None, "its program, input and steps may hold the text") for run in runs[:20]]
+    elsewhere.append(Elsewhere("backups", None, "copies made before now, outside the state folder, still hold it"))
+    return proof, tuple(elsewhere)
+
+
+async def _scan(store: Store, principal: str, pieces: Sequence[bytes], texts: int) -> tuple[Proof, list[Elsewhere]]:
+    await store.scrub()
+    read, raw = await asyncio.to_thread(_read_files, store.folder, pieces)
+    own = {name: counts for name, counts in raw.items() if name.startswith("kernel.db") and ".v" not in name}
+    total = [sum(counts[i] for counts in own.values()) for i in range(len(pieces))]
+    elsewhere, held = [], [0] * len(pieces)
+    hit = [i for i, count in enumerate(total) if count]
+    if hit:
+        rows, index = await store.read(
+            lambda db: (list(_rows_with(db, pieces, hit)), list(_index_with(db, pieces, hit)))
+        )
+        for place, owner, i, count in rows:
+            held[i] += count
+            if owner == principal and count:
+                elsewhere.append((f"table {place}", count))
+        known = {i for _, _, i, _ in rows}
+        for i, count in index:
+            held[i] += count if i in known else 0
+    found = sum(max(0, total[i] - held[i]) for i in hit)
+    beside = [(name, sum(counts)) for name, counts in raw.items() if name not in own and sum(counts)]
+    named: dict[str, int] = {}
+    for place, count in elsewhere + beside:
+        named[place] = named.get(place, 0) + count
+    places = [Elsewhere(place, count, "holds the same words") for place, count in sorted(named.items())]
+    return Proof(found == 0, found, texts, tuple(sorted(own)), read), places
+
+
+def _pieces(gone: Sequence[Erased]) -> list[bytes]:
+    texts = sorted({row.text for row in gone}, key=len, reverse=True)[:TEXTS_MAX]
+    forms = {
+        form.encode()
+        for text in texts
+        for form in (text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])
+    }
+    pieces: dict[bytes, None] = {}
+    for form in sorted(forms):
+        if len(form) <= PIECE * 3:
+            pieces[form] = None
+        else:
+            for start in (0, (len(form) - PIECE) // 2, len(form) - PIECE):
+                pieces[form[start : start + PIECE]] = None
+    return list(pieces)
+
+
+def _read_files(folder: Path, pieces: Sequence[bytes]) -> tuple[int, dict[str, list[int]]]:
+    """Bytes read, and for each file how often each piece occurs in it."""
+    read, beside = 0, 0
+    counts: dict[str, list[int]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or not path.is_file():
+            continue
+        name = str(path.relative_to(folder))
+        if not name.startswith("kernel.db"):
+            beside += path.stat().st_size
+            if beside > BESIDE_BYTES_MAX:
+                continue
+        counts[name] = [0] * len(pieces)
+        for chunk, fresh in _chunks(path, max(map(len, pieces), default=1) - 1):
+            read += fresh
+            for i, piece in enumerate(pieces):
+                counts[name][i] += _ends_after(chunk, piece, len(chunk) - fresh)
+    return read, counts
+
+
+def _chunks(path: Path, overlap: int) -> Iterator[tuple[bytes, int]]:
+    """The file in pieces that begin with the end of the one before, so that nothing is missed at a seam; and how much is new."""
+    kept = b""
+    try:
+        with path.open("rb") as file:
+            while fresh := file.read(CHUNK):
+                chunk = kept + fresh
+                yield chunk, len(fresh)
+                kept = chunk[-overlap:] if overlap else b""
+    except FileNotFoundError:
+        return  # a file of somebody's that went away; it holds nothing
+
+
+def _ends_after(chunk: bytes, piece: bytes, seen: int) -> int:
+    """Occurrences that end in the new part; the others were counted with the chunk before."""
+    count, at = 0, chunk.find(piece, max(0, seen - len(piece) + 1))
+    while at >= 0:
+        count, at = count + 1, chunk.find(piece, at + 1)
+    return count
+
+
+def _rows_with(
+    db: sqlite3.Connection, pieces: Sequence[bytes], hit: Sequence[int]
+) -> Iterator[tuple[str, str, int, int]]:
+    """(table.column, principal, piece, occurrences) of every row that holds a piece in upper or lower case."""
+    for table, columns in _tables(db).items():
+        if "principal" not in columns:
+            continue
+        for column in columns:
+            for i in hit:
+                rows = db.execute(
+                    f'SELECT principal, CAST("{column}" AS BLOB) FROM "{table}"'  # noqa: S608  (names from the schema)
+                    f' WHERE instr(CAST(lower(CAST("{column}" AS TEXT)) AS BLOB), ?)',
+                    (pieces[i].lower(),),
+                )
+                for owner, value in rows:
+                    yield f"{table}.{column}", owner, i, value.count(pieces[i])
+
+
+def _index_with(db: sqlite3.Connection, pieces: Sequence[bytes], hit: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(piece, occurrences) in the words of the full-text indexes, which belong to nobody: a text of one word may be one of them."""
+    for table, columns in _tables(db).items():
+        if table.endswith("_data") and columns == ["id", "block"]:
+            for i in hit:
+                for (block,) in db.execute(f'SELECT block FROM "{table}" WHERE instr(block, ?)', (pieces[i],)):  # noqa: S608
+                    yield i, block.count(pieces[i])
+
+
+def _tables(db: sqlite3.Connection) -> dict[str, list[str]]:
+    names = (
+        "SELECT name FROM sqlite_master WHERE type='table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND rootpage > 0"
+    )
+    return {
+        table: [row[1] for row in db.execute("SELECT * FROM pragma_table_info(?)", (table,))]
+        for (table,) in db.execute(names).fetchall()
+    }

@@ -1,0 +1,105 @@
+"""The order of search results, and the words it is made of. Pure: text and numbers in, an order out.
+
+Full-text search scores one item at a time. In a conversation the words of a question often stand in one turn and the answer in the
+next, so a hit lends part of its score to its neighbourhood:
+
+    score(i) = own(i) + gate(words(i)) * (NEIGHBOUR * (own(i-1) + own(i+1)) + CONVERSATION * sum of the best three own scores there)
+    gate(w)  = 1 / (1 + (w / 140)^4)        a long item speaks for itself: it lends, and borrows next to nothing
+
+i-1 and i+1 are the live items said before and after in the same conversation; an item outside any conversation has its own score.
+`own` is FTS5's bm25 with the sign turned, over `porter unicode61`. No language model, no vectors.
+
+Guarantees
+1. `any_of` gives a valid FTS5 expression, or none, for every string there is: operators, quotes, NUL and lone surrogates of the
+   text are never syntax.
+2. Stop words are dropped from a question unless nothing else is in it.
+3. Equal scores are ordered by age, newest first; the order depends on nothing but the arguments.
+
+Not here: what may be seen (memory.py), where the numbers were tuned (docs/DECISIONS.md).
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+__all__ = ["POOL", "Place", "alike", "any_of", "excerpt", "order", "search_terms", "words_of"]
+
+NEIGHBOUR = 0.3
+CONVERSATION = 0.2
+CONVERSATION_HITS = 3
+LONG_WORDS = 140
+POOL = 100
+"""Best hits whose neighbourhood is looked at. Twice or half as many change recall by less than .005."""
+TERMS_MAX = 48
+"""Of one question. Each term costs a walk through its list of occurrences; longer questions are pasted documents."""
+
+WORD = re.compile(r"\w+")
+STOP_WORDS = frozenset(
+    "a about above after again all also am an and any are as at be because been before being below between both but by"
+    " can could d did didn do does doesn doing don down during each few for from further had has have having he her here"
+    " hers herself him himself his how i if in into is it its itself just let ll m me more most my myself no nor not now"
+    " of off on once only or other our ours out over own re s same she should so some such t than that the their theirs"
+    " them then there these they this those through to too under until up us ve very was we were what when where which"
+    " while who whom why will with would you your yours".split()
+)
+
+
+class Place(NamedTuple):
+    """Where an item stands: what the formula needs to know about it besides its own score."""
+
+    conversation: str | None
+    before: int | None
+    words: int
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-case words in order of their first appearance, about as FTS5's unicode61 cuts them."""
+    return list(dict.fromkeys(word for part in WORD.findall(text.lower()) for word in part.split("_") if word))
+
+
+def search_terms(question: str) -> list[str]:
+    words = words_of(question)
+    return ([word for word in words if word not in STOP_WORDS] or words)[:TERMS_MAX]
+
+
+def any_of(terms: Iterable[str]) -> str:
+    """An FTS5 expression that matches any of the terms; empty when there is none. Quoted terms are never operators."""
+    return " OR ".join(f'"{term}"' for term in terms)
+
+
+def order(own: Mapping[int, float], places: Mapping[int, Place]) -> list[tuple[int, float]]:
+    """(item, score), best first, of all `places`: the hits and the neighbours that were looked up with them.
+
+    Items are numbered in the order of their arrival; `own` may name items that are not in `places` (no longer to be seen): they
+    neither appear nor lend.
+    """
+    after = {place.before: n for n, place in places.items() if place.before is not None}
+    heard: dict[str, list[float]] = {}
+    for n, place in places.items():
+        if place.conversation is not None and n in own:
+            heard.setdefault(place.conversation, []).append(own[n])
+    mood = {name: sum(sorted(scores, reverse=True)[:CONVERSATION_HITS]) for name, scores in heard.items()}
+    scored = []
+    for n, place in places.items():
+        score = own.get(n, 0.0)
+        if place.conversation is not None:
+            beside = sum(own.get(m, 0.0) for m in (place.before, after.get(n)) if m is not None and m in places)
+            gate = 1 / (1 + (place.words / LONG_WORDS) ** 4)
+            score += gate * (NEIGHBOUR * beside + CONVERSATION * mood.get(place.conversation, 0.0))
+        scored.append((n, score))
+    scored.sort(key=lambda item: (-item[1], -item[0]))
+    return scored
+
+
+def alike(a: Sequence[str], b: Sequence[str]) -> float:
+    """Share of words that two texts have in common (Jaccard), 0 to 1."""
+    first, second = set(a), set(b)
+    return len(first & second) / len(first | second) if first and second else 0.0
+
+
+def excerpt(text: str, size: int, whole: str) -> str:
+    """`text` in at most about `size` characters: head and tail, and between them how much is missing and where all of it is."""
+    if len(text) <= size:
+        return text
+    head, tail = size * 2 // 3, size // 3
+    return f"{text[:head]} [... {len(text) - head - tail} characters left out, whole: {whole} ...] {text[len(text) - tail :]}"
