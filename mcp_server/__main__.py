@@ -1,0 +1,309 @@
+"""The command `agent-kernel`. Exit status: 0 done, 1 the thing failed, 2 wrong usage.
+
+    mcp            MCP on stdio for a host; the kernel runs in this process
+    doctor         what this machine can isolate, what is missing and how to get it
+    status         the kernel that runs on a state folder
+    items          what waits for a person;  approve ITEM, deny ITEM: the answer
+    install HOST   the config entry for an MCP host, printed or written
+    skill validate whether skill folders are valid, load, and may be published
+    demo, conformance, bench    the tour, the suite, the measurements (`agent-kernel VERB --help`)
+
+State folder: --state, else AGENT_KERNEL_HOME, else XDG_STATE_HOME/agent-kernel, else ~/.local/state/agent-kernel. Nothing is
+written elsewhere, but for `install --write`. stdout of `mcp` carries protocol only: it is claimed before anything heavy is imported,
+and each verb imports what it needs when it runs.
+"""
+
+import argparse
+import asyncio
+import importlib
+import importlib.metadata
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from agent_kernel.base.errors import HostError, KernelError
+from agent_kernel.base.policy import Folder, Grants
+
+from .stdio import claim
+
+__all__ = ["main", "state_folder"]
+
+ELSEWHERE = {
+    "demo": ("agent_kernel_mcp.tour", ""),
+    "conformance": ("agent_kernel_conformance.__main__", ""),
+    "bench": ("agent_kernel_bench.__main__", "bench"),
+}
+"""Verbs with a command line of their own: module, and the extra that its dependencies are in."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments[:1] and arguments[0] in ELSEWHERE:
+            return _elsewhere(arguments[0], arguments[1:])
+        asked = _parser().parse_args(arguments)
+        return int(asked.act(asked))
+    except KernelError as error:
+        print(f"agent-kernel: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+
+
+def state_folder(given: str | None, environ: Mapping[str, str] = os.environ) -> Path:
+    if given:
+        return Path(given).expanduser().absolute()
+    if environ.get("AGENT_KERNEL_HOME"):
+        return Path(environ["AGENT_KERNEL_HOME"]).expanduser().absolute()
+    if environ.get("XDG_STATE_HOME"):
+        return Path(environ["XDG_STATE_HOME"]).absolute() / "agent-kernel"
+    try:
+        return Path.home() / ".local/state/agent-kernel"
+    except RuntimeError:
+        raise HostError("state.no_home", "There is no home folder. Name a state folder with --state.") from None
+
+
+# --- the command line
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="agent-kernel", description="Sandbox, durable runs, memory and skills over MCP.", allow_abbrev=False
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"agent-kernel {importlib.metadata.version('agent-kernel')}"
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    state = argparse.ArgumentParser(add_help=False)
+    state.add_argument(
+        "--state",
+        metavar="DIR",
+        help="state folder (default: AGENT_KERNEL_HOME, or agent-kernel in the XDG state folder)",
+    )
+    operator = _operator_options()
+
+    mcp = verbs.add_parser(
+        "mcp", parents=[state, operator], help="serve MCP on stdio",
+        description="Serve MCP on stdio. The kernel runs in this process, with or without --standalone: there is no shared kernel yet.",
+    )  # fmt: skip
+    mcp.set_defaults(act=_mcp)
+
+    doctor = verbs.add_parser("doctor", parents=[state], help="what this machine can isolate, and what is missing")
+    status = verbs.add_parser("status", parents=[state], help="the kernel that runs on a state folder")
+    items = verbs.add_parser("items", parents=[state], help="what waits for a person")
+    for verb, act in ((doctor, _doctor), (status, _status), (items, _items)):
+        verb.add_argument("--json", action="store_true", help="one JSON object on stdout")
+        verb.set_defaults(act=act)
+
+    for name in ("approve", "deny"):
+        verb = verbs.add_parser(name, parents=[state], help=f"{name} an item")
+        verb.add_argument("item", metavar="ITEM", help="itm_..., as `agent-kernel items` shows it")
+        verb.add_argument("--note", help="kept with the decision")
+        verb.set_defaults(act=_decide)
+
+    install = verbs.add_parser("install", parents=[state, operator], help="the config entry for an MCP host")
+    install.add_argument("host", metavar="HOST", help="claude-code, claude-desktop, cursor, goose, vscode or zed")
+    install.add_argument("--write", action="store_true", help="merge the entry into the host's file (a copy is kept)")
+    install.add_argument("--file", metavar="FILE", help="the host's file, where it is not at its usual place")
+    install.set_defaults(act=_install)
+
+    skill = verbs.add_parser("skill", help="work on skill folders").add_subparsers(
+        dest="skill_verb", required=True, metavar="VERB"
+    )
+    validate = skill.add_parser("validate", help="are they valid, do they load, may they be published")
+    validate.add_argument("folders", nargs="+", metavar="DIR")
+    validate.add_argument("--json", action="store_true", help="one JSON object a line")
+    validate.set_defaults(act=_validate)
+    for name in ELSEWHERE:
+        verbs.add_parser(name, help={"demo": "the tour", "conformance": "the suite", "bench": "the measurements"}[name])
+    return parser
+
+
+def _operator_options() -> argparse.ArgumentParser:
+    operator = argparse.ArgumentParser(add_help=False)
+    operator.add_argument("--standalone", action="store_true", help="run the kernel in this process")
+    operator.add_argument(
+        "--folder",
+        action="append",
+        default=[],
+        metavar="DIR[:rw]",
+        help="share a folder with sandboxes, read-only (repeat)",
+    )
+    operator.add_argument(
+        "--allow-host", action="append", default=[], metavar="H", help="let sandboxes reach a host (repeat)"
+    )
+    operator.add_argument(
+        "--allow-packages", action="store_true", help="let sandboxes have Python packages built from wheels"
+    )
+    operator.add_argument(
+        "--approve-in-host", action="store_true", help="let the model's run_approve answer what waits for a person"
+    )
+    operator.add_argument("--agent", metavar="NAME", help="a label for what this connection writes")
+    operator.add_argument(
+        "--tier", choices=("full", "confined"), help="refuse to start with less (full), or use no more (confined)"
+    )
+    return operator
+
+
+# --- the verbs
+
+
+def _mcp(asked: argparse.Namespace) -> int:
+    source, sink = claim()
+    grants = Grants(
+        folders=tuple(Folder.parse(text) for text in asked.folder),
+        hosts=tuple(asked.allow_host),
+        packages=asked.allow_packages,
+        approve_in_host=asked.approve_in_host,
+    )
+    serve = importlib.import_module("agent_kernel_mcp.serve")
+    uvloop = importlib.import_module("uvloop")
+    options = serve.Options(state_folder(asked.state), grants, asked.agent, asked.tier)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve.serve_stdio(options, source, sink))
+    return 0
+
+
+def _elsewhere(verb: str, arguments: list[str]) -> int:
+    module, extra = ELSEWHERE[verb]
+    try:
+        part = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        hint = f"pip install 'agent-kernel[{extra}]'" if extra else "pip install --force-reinstall agent-kernel"
+        raise HostError(
+            "install.incomplete", f"`agent-kernel {verb}` needs {error.name}, which is not installed. Run: {hint}"
+        ) from None
+    return int(part.main(arguments))
+
+
+def _ask(folder: Path, op: str, **fields: Any) -> Any:
+    """The running kernel's answer, or that of one opened for this question."""
+    control = importlib.import_module("agent_kernel_mcp.control")
+    answer = control.ask(folder, op, **fields)
+    if answer is not None:
+        return answer
+    serve = importlib.import_module("agent_kernel_mcp.serve")
+    kernel = importlib.import_module("agent_kernel").Kernel
+
+    async def open_and_answer() -> Any:
+        async with kernel.open(folder) as opened:
+            return await serve.answer(opened, op, fields)
+
+    return asyncio.run(open_and_answer())
+
+
+def _status(asked: argparse.Namespace) -> int:
+    folder = state_folder(asked.state)
+    control = importlib.import_module("agent_kernel_mcp.control")
+    found = control.ask(folder, "status")
+    if found is None:
+        raise HostError(
+            "kernel.not_running", f"No kernel answers on {folder}. A host starts one with `agent-kernel mcp`."
+        )
+    if asked.json:
+        print(json.dumps(found))
+    else:
+        for name, value in found.items():
+            print(f"{name:<12} {value if isinstance(value, str | int | float) else json.dumps(value)}")
+    return 0
+
+
+def _items(asked: argparse.Namespace) -> int:
+    folder = state_folder(asked.state)
+    found = _ask(folder, "items") if (folder / "kernel.db").exists() else []
+    if asked.json:
+        print(json.dumps(found))
+        return 0
+    if not found:
+        print("Nothing waits for a person.")
+    for item in found:
+        print(f"{item['item_id']}  {item['kind']}  run {item.get('run_id', '?')}  digest {item['digest']}")
+        print(f"    {item.get('prompt', '')}")
+        if item.get("details"):
+            print(f"    {json.dumps(item['details'], ensure_ascii=False)}")
+    return 0
+
+
+def _decide(asked: argparse.Namespace) -> int:
+    folder = state_folder(asked.state)
+    if not (folder / "kernel.db").exists():
+        raise HostError("item.unknown", f"There is no kernel state in {folder}. Name its folder with --state.")
+    _ask(folder, asked.verb, item_id=asked.item, note=asked.note)
+    print(f"{asked.item}: {'approved' if asked.verb == 'approve' else 'denied'}.")
+    return 0
+
+
+def _doctor(asked: argparse.Namespace) -> int:
+    doctor = importlib.import_module("agent_kernel_mcp.doctor")
+    report = doctor.examine(state_folder(asked.state))
+    print(json.dumps(report) if asked.json else doctor.as_text(report))
+    return 0 if report["usable"] else 1
+
+
+def _install(asked: argparse.Namespace) -> int:
+    hosts = importlib.import_module("agent_kernel_mcp.hosts")
+    host = hosts.HOSTS.get(asked.host)
+    if host is None:
+        _usage(f"there is no host {asked.host!r}; known: {', '.join(hosts.HOSTS)}")
+    for text in asked.folder:
+        Folder.parse(text)
+    options = _as_options(asked)
+    file = Path(asked.file).absolute() if asked.file else host.file(Path.home())
+    print(hosts.rendered(host, options), end="")
+    if not asked.write:
+        print(f"# {host.title}: goes into {file}; --write merges it there.", file=sys.stderr)
+        return 0
+    kept = hosts.merge(host, file, options)
+    print(
+        f"# Written to {file}{f', what was there is in {kept}' if kept else ''}. Restart {host.title}.", file=sys.stderr
+    )
+    return 0
+
+
+def _as_options(asked: argparse.Namespace) -> list[str]:
+    options = ["--state", str(Path(asked.state).expanduser().absolute())] if asked.state else []
+    for name in ("folder", "allow_host"):
+        for value in getattr(asked, name):
+            options += [f"--{name.replace('_', '-')}", value]
+    options += [
+        f"--{name.replace('_', '-')}"
+        for name in ("standalone", "allow_packages", "approve_in_host")
+        if getattr(asked, name)
+    ]
+    for name in ("agent", "tier"):
+        if getattr(asked, name):
+            options += [f"--{name}", getattr(asked, name)]
+    return options
+
+
+def _validate(asked: argparse.Namespace) -> int:
+    skillmd = importlib.import_module("agent_kernel.base.skillmd")
+    fine = True
+    for folder in asked.folders:
+        verdict = skillmd.verdict(Path(folder))
+        fine = fine and bool(verdict["strict"]["valid"])
+        print(json.dumps(verdict) if asked.json else _verdict_text(verdict))
+    return 0 if fine else 1
+
+
+def _verdict_text(verdict: Mapping[str, Any]) -> str:
+    words = ["valid" if verdict["strict"]["valid"] else "not valid", "loads" if verdict["loads"] else "does not load"]
+    lines = [f"{verdict['path']}: {', '.join(words)}"]
+    lines += [f"    error: {error}" for error in verdict["strict"]["errors"]]
+    lines += [f"    warning: {warning}" for warning in verdict.get("warnings", ())]
+    return "\n".join(lines)
+
+
+def _usage(message: str) -> NoReturn:
+    print(f"agent-kernel: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

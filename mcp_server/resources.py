@@ -1,0 +1,161 @@
+"""What has a uri: one reader for MCP resources and for `sandbox_read`.
+
+    kernel://status        the kernel: pid, tier, runs, queue, what is shared
+    run://{id}             a run as run_get shows it;   run://{id}/steps   its recorded steps
+    memory://blocks        the standing notes
+    sandbox://...          files and outputs that were kept, and replies that were too long
+    skill://...            files of skills
+
+Guarantees
+1. Every uri that a reply names opens here, by resources/read and by the tool `sandbox_read`, for hosts that have no resources.
+2. `read_part` returns at most a page that fits into a reply, cut between characters; `next_offset` goes on where it stopped.
+3. An id or uri of somebody else answers exactly as one that never was.
+
+Not here: subscriptions and list_changed. Nothing is written, so there is nothing to lose when the process dies.
+"""
+
+import base64
+import difflib
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from agent_kernel import Kernel
+from agent_kernel.base.errors import ArgumentError, KernelError, NotFound
+from agent_kernel.base.ports import LOCAL
+
+from .values import wire
+
+__all__ = ["TEMPLATES", "Content", "Part", "listed", "read", "read_part"]
+
+PAGE_BYTES = 12 << 10
+"""A page of text, which JSON makes longer: quotes, line ends and control characters count double or more."""
+
+TEMPLATES = (
+    ("run://{run_id}", "run", "A run: status, output, what it waits for"),
+    ("run://{run_id}/steps", "run steps", "The recorded steps of a run"),
+    ("sandbox://{path}", "sandbox file", "A file or output that was kept"),
+    ("skill://{path}", "skill file", "A file of a skill"),
+)
+SCHEMES = ("kernel", "run", "memory", "sandbox", "skill")
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    uri: str
+    mime: str
+    data: bytes
+
+    @property
+    def text(self) -> str | None:
+        """None for bytes that are no text."""
+        try:
+            return self.data.decode()
+        except UnicodeDecodeError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    uri: str
+    mime: str
+    size_bytes: int
+    offset: int
+    text: str | None = None
+    next_offset: int | None = None
+    note: str | None = None
+
+
+async def read(kernel: Kernel, uri: str) -> Content:
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme not in SCHEMES:
+        close = difflib.get_close_matches(scheme, SCHEMES, 1)
+        hint = f" Did you mean {close[0]}://?" if close else ""
+        raise ArgumentError(
+            "uri.invalid",
+            f"{uri[:200]!r} is no uri of the kernel.{hint} Known: {', '.join(f'{s}://' for s in SCHEMES)}.",
+        )
+    match scheme, rest.split("/"):
+        case "kernel", ["status"]:
+            return _json(uri, await status(kernel))
+        case "run", [run_id]:
+            return _json(uri, await kernel.runs.view(run_id))
+        case "run", [run_id, "steps"]:
+            return _json(uri, await kernel.runs.view(run_id, view="steps"))
+        case "memory", ["blocks"]:
+            return _json(uri, {"blocks": wire(await kernel.memory.blocks())})
+        case "sandbox", _:
+            artifact = await kernel.store.artifact(LOCAL, uri)
+            if artifact is not None:
+                return Content(uri, artifact.mime, artifact.data)
+        case "skill", _:
+            return await _skill_file(kernel, uri)
+    raise unknown(uri)
+
+
+def unknown(uri: str) -> KernelError:
+    return NotFound(
+        "uri.unknown", f"There is nothing at {uri[:200]!r}, or it has expired. Use a uri that a reply named."
+    )
+
+
+async def read_part(kernel: Kernel, uri: str, offset: int = 0, limit: int = PAGE_BYTES) -> Part | Content:
+    """One page of text; a picture as a whole (the server makes an image of it)."""
+    content = await read(kernel, uri)
+    size = len(content.data)
+    if content.text is None:
+        if content.mime.startswith("image/"):
+            return content
+        note = "The bytes are no text. Work on them in a sandbox, or open the local_path that the reply named."
+        return Part(uri, content.mime, size, 0, note=note)
+    start = min(_character_at(content.data, int(offset)), size)
+    end = min(start + min(int(limit), PAGE_BYTES), size)
+    end = max(_character_at(content.data, end), min(start + 1, size)) if end < size else size
+    text = content.data[start:end].decode(errors="ignore")
+    return Part(uri, content.mime, size, start, text, next_offset=end if end < size else None)
+
+
+def _character_at(data: bytes, offset: int) -> int:
+    """The last offset not after `offset` at which a character begins."""
+    while 0 < offset < len(data) and data[offset] & 0xC0 == 0x80:
+        offset -= 1
+    return offset
+
+
+async def listed(kernel: Kernel) -> list[tuple[str, str, str, str]]:
+    """(uri, name, description, mime) of what a host may offer: few, and in a stable order."""
+    found = [
+        ("kernel://status", "status", "The kernel: isolation, runs, what is shared", "application/json"),
+        ("memory://blocks", "standing notes", "Notes that hold for every conversation", "application/json"),
+    ]
+    runs = wire(await kernel.runs.list(limit=20))
+    found += [
+        (f"run://{run['run_id']}", run.get("name") or run["run_id"], f"Run, {run['status']}", "application/json")
+        for run in runs["runs"]
+    ]
+    return found
+
+
+async def status(kernel: Kernel) -> dict[str, Any]:
+    grants = kernel.policy.grants
+    return {
+        "pid": os.getpid(),
+        **wire(kernel.status()),
+        "folders": [f"{folder.path}{':rw' if folder.writable else ''}" for folder in grants.folders],
+        "hosts": list(grants.hosts),
+    }
+
+
+async def _skill_file(kernel: Kernel, uri: str) -> Content:
+    loaded = wire(await kernel.skills.load(uri))
+    text = loaded.get("text") or loaded.get("body") or ""
+    return Content(uri, "text/markdown" if uri.endswith(".md") else "text/plain", text.encode())
+
+
+def _json(uri: str, value: Any) -> Content:
+    return Content(uri, "application/json", orjson.dumps(value))
+
+
+def image_block(content: Content) -> tuple[str, str]:
+    return base64.b64encode(content.data).decode(), content.mime

@@ -1,0 +1,76 @@
+"""A kernel in this process, behind one MCP connection on stdio and the control socket of its folder.
+
+Order of a start: the wire is claimed (stdio.py, before this file is imported), the kernel opens (lock, config, store: whatever is
+wrong there ends the process with one line on stderr), the control socket, then the first message is read. Order of an end: no more
+input, open requests answered, socket gone, kernel closed, lock free.
+
+Guarantees
+1. End of input, the end of the process that started us, SIGTERM, SIGINT and SIGHUP all end the server the same way, with status 0.
+2. The control socket exists only while this process holds the folder's lock.
+
+If the process dies instead, the lock falls with it, the socket file is stale, and runs go on at the next start.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent_kernel import Kernel
+from agent_kernel.base.errors import ArgumentError
+from agent_kernel.base.policy import Grants
+
+from . import resources
+from .control import Control
+from .server import build
+from .stdio import watch_parent
+from .transport import Wire
+from .values import wire
+
+__all__ = ["Options", "answer", "serve_stdio"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the operator said on the command line."""
+
+    state: Path
+    grants: Grants = field(default_factory=Grants)
+    agent: str | None = None
+    tier: str | None = None
+
+
+async def serve_stdio(options: Options, source: int, sink: int) -> None:
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="agent-kernel: %(levelname)s %(name)s: %(message)s"
+    )
+    async with Kernel.open(options.state, grants=options.grants) as kernel:
+        control = await Control.open(kernel.store.folder, lambda op, request: answer(kernel, op, request))
+        connection = Wire(source, sink, kernel.policy.limits)
+        stop_watching = watch_parent(os.getppid(), connection.ended)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, connection.ended)
+        server = build(kernel)
+        try:
+            await server.run(connection.incoming, connection.outgoing, server.create_initialization_options())
+        finally:
+            stop_watching()
+            await connection.close()
+            control.close()
+
+
+async def answer(kernel: Kernel, op: str, request: Mapping[str, Any]) -> Any:
+    """One request of a person at a terminal, by the control socket or with the kernel opened for it."""
+    match op:
+        case "status":
+            return await resources.status(kernel)
+        case "items":
+            return wire(await kernel.runs.items())
+        case "approve" | "deny":
+            return wire(await kernel.runs.answer_item(str(request.get("item_id")), op, note=request.get("note")))
+    raise ArgumentError("control.protocol", f"There is no operation {op!r}. Use the agent-kernel of the same version.")

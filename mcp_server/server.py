@@ -1,0 +1,527 @@
+"""The MCP server: one kernel behind the SDK's low-level `Server`, in both eras of the protocol.
+
+    a call:  refusals of the transport -> the table's conversion -> the kernel -> a value -> one complete reply
+
+Guarantees
+1. Success: `structuredContent` and the one text block are each complete, compact JSON below `reply_bytes_max`; what is longer is cut
+   and kept whole under a uri. With images there is no `structuredContent`: JSON block, image blocks, the object in `_meta` too.
+2. `tier`, `layers` and `usage` are in `_meta`, where they cost a model nothing.
+3. Failure: `isError`, one text block `code: what happened. What to do.`, and `structuredContent.error`. No call ends the server.
+4. A wait longer than `wait_s_max` needs a progress token; with one, progress is sent at least every `PROGRESS_S`.
+5. What waits for a person is asked by elicitation where the client has it: pushed during the call in the handshake era, returned as
+   `input_required` in 2026-07-28. Only what the person answered is recorded; a form that was closed leaves the item waiting. Never
+   asked twice by one connection after it was closed.
+
+Not here: bytes (transport.py), the table (tools.py), uris (resources.py). If the process dies inside a call the reply is lost;
+what the kernel acknowledged is not. The state of a multi-round request is sealed under a key kept in the state folder, so that an
+answer given after a restart still counts.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mcp_types as types
+import orjson
+from agent_kernel import Kernel
+from agent_kernel.base.errors import KernelError, KernelFault, LimitExceeded
+from agent_kernel.base.ports import LOCAL
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import Server
+from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
+from mcp.shared.exceptions import MCPError
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import ValidationError
+
+from . import resources
+from .tools import DEFAULT_WAIT_S, TOOLS, Call, Tool, named
+from .values import compact, fitted, wire
+
+__all__ = ["build"]
+
+log = logging.getLogger("agent_kernel.mcp")
+
+PROGRESS_S = 4.0
+REQUEST_STATE_TTL_S = 24 * 3600.0
+ASKED_MAX = 4096
+IMAGES_MAX = 4
+META = "agent-kernel/"
+Context = ServerRequestContext[Any, Any]
+
+
+def build(kernel: Kernel) -> Server[Any]:
+    face = Face(kernel)
+    server: Server[Any] = Server(
+        "agent-kernel",
+        version=version("agent-kernel"),
+        title="Agent Kernel",
+        description="Sandbox, durable runs, memory and skills",
+        instructions=instructions(kernel),
+        on_list_tools=face.list_tools,
+        on_call_tool=face.call_tool,
+        on_list_resources=face.list_resources,
+        on_list_resource_templates=face.list_templates,
+        on_read_resource=face.read_resource,
+        on_completion=face.complete,
+    )
+    keys = [request_state_key(kernel.store.folder)]
+    security = RequestStateSecurity(keys=keys, ttl=REQUEST_STATE_TTL_S, bind_principal=None)
+    server.middleware[:] = [
+        _refuse_bad_bytes,
+        RequestStateBoundary(security, default_audience=str(kernel.store.folder)),
+    ]
+    return server
+
+
+async def _boundary(ctx: Context, call_next: Callable[[Context], Awaitable[Any]]) -> Any:
+    """Errors of requests that are no tool calls; and of bad bytes only a tool call goes on: its refusal is a result for the model."""
+    try:
+        if isinstance(ctx.request, KernelError) and ctx.method != "tools/call":
+            raise ctx.request
+        return await call_next(ctx)
+    except KernelError as error:
+        code = types.INVALID_PARAMS if error.fault == "caller" else types.INTERNAL_ERROR
+        raise MCPError(code=code, message=str(error), data=error.to_wire()) from error
+    except (MCPError, ValidationError):
+        raise
+    except Exception as error:  # a bug of ours costs one request
+        log.exception("%s failed", ctx.method)
+        fault = KernelFault.of(error)
+        raise MCPError(code=types.INTERNAL_ERROR, message=str(fault), data=fault.to_wire()) from error
+
+
+def request_state_key(folder: Path) -> bytes:
+    """32 bytes beside the store; a new key only when there is none, so that open questions survive a restart."""
+    path = folder / "request_state.key"
+    with contextlib.suppress(FileNotFoundError):
+        key = path.read_bytes()
+        if len(key) == 32:
+            return key
+        path.unlink()
+    key = os.urandom(32)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(key)
+        file.flush()
+        os.fsync(file.fileno())
+    return key
+
+
+def instructions(kernel: Kernel) -> str:
+    """What a host puts into the context beside the tools; below 1.5 kB."""
+    grants = kernel.policy.grants
+    shared = [f"{folder.path}{' (export allowed)' if folder.writable else ''}" for folder in grants.folders]
+    if shared:
+        listed = ", ".join(shared[:8]) + (f" and {len(shared) - 8} more" if len(shared) > 8 else "")
+        folders = f"Shared folders, seen read-only in sandboxes at their own path: {listed[:500]}."
+    else:
+        folders = "No folder is shared: sandboxes see no user files. The user can share one with `agent-kernel mcp --folder DIR`."
+    return (
+        "Agent Kernel: isolated code, durable programs, memory and skills on this machine.\n"
+        "- sandbox_run: one piece of code, at most 50 s. run_start: work that is longer, has steps, must survive a crash or needs a"
+        " person's approval; load the skill `durable-programs` before writing one.\n"
+        "- A run goes on without you: run_get(run_id, wait_s=50) waits for it. An item with answer_by `person` is for the user: if"
+        " they are not asked here, tell them to run `agent-kernel approve ITEM` (or `deny`) in a terminal.\n"
+        "- memory_search before asking what the user may have told already; memory_add what should last.\n"
+        "- skill_search before unfamiliar work; skill_load before acting on a skill.\n"
+        "- A reply that was cut names a uri: sandbox_read opens it.\n"
+        f"{folders}"
+    )
+
+
+@dataclass(slots=True)
+class Face:
+    """The handlers of one connection."""
+
+    kernel: Kernel
+    closed_forms: set[str] = field(default_factory=set)
+    """Items whose form the person closed without an answer: not shown again by itself."""
+
+    async def list_tools(self, ctx: Context, params: types.PaginatedRequestParams) -> types.ListToolsResult:
+        return types.ListToolsResult(tools=_LISTED, ttl_ms=3_600_000, cache_scope="public")
+
+    async def call_tool(
+        self, ctx: Context, params: types.CallToolRequestParams
+    ) -> types.CallToolResult | types.InputRequiredResult:
+        try:
+            if isinstance(ctx.request, KernelError):
+                return failure(ctx.request)
+            tool = named(params.name)
+            arguments = tool.convert(params.arguments or {})
+            self._check_time(ctx, tool, arguments)
+            value = await self._serve(ctx, params, tool, arguments)
+            if isinstance(value, types.InputRequiredResult):
+                return value
+            return await self._success(value)
+        except KernelError as error:
+            return failure(error)
+        except MCPError:
+            raise
+        except Exception as error:  # the tool boundary: a bug of ours costs one call
+            log.exception("%s failed", params.name)
+            return failure(KernelFault.of(error))
+
+    def _check_time(self, ctx: Context, tool: Tool, arguments: Mapping[str, Any]) -> None:
+        most = self.kernel.policy.limits.wait_s_max
+        if _token(ctx) is not None:
+            return
+        for name in ("wait_s", "timeout_s"):
+            if arguments.get(name, 0) > most:
+                advice = (
+                    "Wait shorter and call again: the run goes on meanwhile."
+                    if tool.a_run
+                    else "Use run_start with a program that calls kernel.sandbox.run, and look at it with run_get."
+                )
+                raise LimitExceeded(
+                    "timeout.too_long",
+                    f"{tool.name}: {name} is {arguments[name]:g} s; without a progress token most hosts give up a call after 60 s,"
+                    f" so the limit is {most:g}. {advice if 'run_start' in advice else advice + ' Long work belongs into run_start.'}",
+                )
+
+    async def _serve(
+        self, ctx: Context, params: types.CallToolRequestParams, tool: Tool, arguments: dict[str, Any]
+    ) -> Any:
+        ticker = Ticker(ctx) if _token(ctx) is not None else None
+        call = Call(self.kernel, arguments, ticker.note if ticker else None)
+        if not tool.a_run:
+            return await _ticking(ticker, tool.call(call))
+        wait_s = arguments.get("wait_s", 0.0 if tool.name == "run_get" else DEFAULT_WAIT_S)
+        if params.request_state is not None:
+            view = await self._answers(params, wait_s, ticker)
+        else:
+            view = await _ticking(ticker, tool.call(call), self._progress_of(arguments.get("run_id")))
+        if "waiting" not in view or not _elicits(ctx) or (tool.name == "run_get" and not wait_s):
+            return view
+        if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
+            return self._ask_by_return(view, params.input_responses)
+        return await self._ask_by_push(ctx, view, wait_s, ticker)
+
+    # --- asking a person
+
+    def _open_items(self, view: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        return [
+            item
+            for item in view.get("waiting", ())
+            if item["answer_by"] == "person" and item["item_id"] not in self.closed_forms
+        ]
+
+    def _ask_by_return(self, view: Mapping[str, Any], answered: Mapping[str, Any] | None) -> Any:
+        items = [item for item in self._open_items(view) if item["item_id"] not in (answered or {})][:4]
+        if not items:
+            return view
+        state = {"run_id": view["run_id"], "digests": {item["item_id"]: item["digest"] for item in items}}
+        return types.InputRequiredResult(
+            input_requests={item["item_id"]: types.ElicitRequest(params=form(item, view)) for item in items},
+            request_state=orjson.dumps(state).decode(),
+        )
+
+    async def _answers(self, params: types.CallToolRequestParams, wait_s: float, ticker: "Ticker | None") -> Any:
+        """The second round of a request: record what the person said, then look at the run again. Nothing is started anew."""
+        state = orjson.loads(params.request_state or "{}")  # sealed and bound to this very call by RequestStateBoundary
+        for item_id, digest in state["digests"].items():
+            answer = (params.input_responses or {}).get(item_id)
+            if isinstance(answer, types.ElicitResult):
+                await self._record(state["run_id"], item_id, digest, answer)
+        view = self.kernel.runs.view(state["run_id"], wait_s=wait_s)
+        return await _ticking(ticker, view, self._progress_of(state["run_id"]))
+
+    async def _ask_by_push(self, ctx: Context, view: Any, wait_s: float, ticker: "Ticker | None") -> Any:
+        clock = self.kernel.ports.clock
+        limit_s = REQUEST_STATE_TTL_S if ticker else max(wait_s, self.kernel.policy.limits.wait_s_max)
+        until = clock.monotonic() + limit_s
+        while (items := self._open_items(view)) and clock.monotonic() < until:
+            item = items[0]
+            asking = ctx.session.send_request(
+                types.ElicitRequest(params=form(item, view)),
+                types.ElicitResult,
+                request_read_timeout_seconds=until - clock.monotonic(),
+            )
+            try:
+                answer = await _ticking(ticker, asking)
+            except MCPError as error:  # timed out, or the client cannot after all
+                log.warning("the client did not answer the question for %s: %s", item["item_id"], error)
+                self._close_form(item["item_id"])
+                return await self.kernel.runs.view(view["run_id"])
+            await self._record(view["run_id"], item["item_id"], item["digest"], answer)
+            again = self.kernel.runs.view(view["run_id"], wait_s=max(0.0, min(wait_s, until - clock.monotonic())))
+            view = await _ticking(ticker, again, self._progress_of(view["run_id"]))
+        return view
+
+    async def _record(self, run_id: str, item_id: str, digest: str, answer: types.ElicitResult) -> None:
+        decision = decision_of(answer)
+        if decision is None:
+            self._close_form(item_id)
+            return
+        note = (answer.content or {}).get("note")
+        try:
+            await self.kernel.runs.approve(
+                run_id,
+                item_id,
+                digest,
+                decision,
+                note=note if isinstance(note, str) and note else None,
+                channel="person",
+            )
+        except KernelError as error:  # answered elsewhere, expired, changed: the view that follows tells
+            log.warning("the answer to %s came too late: %s", item_id, error)
+
+    def _close_form(self, item_id: str) -> None:
+        if len(self.closed_forms) < ASKED_MAX:
+            self.closed_forms.add(item_id)
+
+    # --- replies
+
+    def _progress_of(self, run_id: str | None) -> Callable[[], Awaitable[Any]] | None:
+        if run_id is None:
+            return None
+        return lambda: self.kernel.runs.view(run_id)
+
+    async def _success(self, value: Any) -> types.CallToolResult:
+        if isinstance(value, resources.Content):
+            return self._with_images({"uri": value.uri, "mime": value.mime, "size_bytes": len(value.data)}, [value])
+        reply = wire(value)
+        assert isinstance(reply, dict)
+        meta = {
+            META + name: reply.pop(name)
+            for name in ("tier", "layers", "usage")
+            if name in reply and "exit_code" in reply
+        }
+        images = await self._images(reply)
+        reply = advised(reply)
+        limit = self.kernel.policy.limits.reply_bytes_max - 512
+        if len(compact(reply)) > limit:
+            reply = fitted(reply, limit, await self._keep(reply))
+        if images:
+            return self._with_images(reply, images, meta)
+        return types.CallToolResult(
+            content=[types.TextContent(type="text", text=compact(reply).decode())],
+            structured_content=reply,
+            _meta=meta or None,
+        )
+
+    def _with_images(
+        self, reply: dict[str, Any], images: list[resources.Content], meta: Mapping[str, Any] | None = None
+    ) -> types.CallToolResult:
+        blocks: list[Any] = [types.TextContent(type="text", text=compact(reply).decode())]
+        for image in images[:IMAGES_MAX]:
+            data, mime = resources.image_block(image)
+            blocks.append(types.ImageContent(type="image", data=data, mime_type=mime))
+        return types.CallToolResult(content=blocks, _meta={**(meta or {}), META + "result": reply})
+
+    async def _images(self, reply: Mapping[str, Any]) -> list[resources.Content]:
+        found = []
+        for output in reply.get("outputs", ()):
+            if str(output.get("mime", "")).startswith("image/") and len(found) < IMAGES_MAX:
+                found.append(await resources.read(self.kernel, output["uri"]))
+        return found
+
+    async def _keep(self, reply: dict[str, Any]) -> str:
+        uri = f"sandbox://replies/{self.kernel.ports.new_id('rep')}.json"
+        data = compact(reply)
+        await self.kernel.store.write(lambda tx: self.kernel.store.keep(tx, LOCAL, uri, data, "application/json"))
+        return uri
+
+    # --- resources
+
+    async def list_resources(self, ctx: Context, params: types.PaginatedRequestParams) -> types.ListResourcesResult:
+        found = await resources.listed(self.kernel)
+        return types.ListResourcesResult(
+            resources=[
+                types.Resource(uri=uri, name=name, description=description, mime_type=mime)
+                for uri, name, description, mime in found
+            ]
+        )
+
+    async def list_templates(
+        self, ctx: Context, params: types.PaginatedRequestParams
+    ) -> types.ListResourceTemplatesResult:
+        return types.ListResourceTemplatesResult(
+            resource_templates=[
+                types.ResourceTemplate(uri_template=template, name=name, description=description)
+                for template, name, description in resources.TEMPLATES
+            ]
+        )
+
+    async def read_resource(self, ctx: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
+        content = await resources.read(self.kernel, str(params.uri))
+        text = content.text
+        if text is not None:
+            item: Any = types.TextResourceContents(uri=content.uri, mime_type=content.mime, text=text)
+        else:
+            item = types.BlobResourceContents(
+                uri=content.uri, mime_type=content.mime, blob=resources.image_block(content)[0]
+            )
+        return types.ReadResourceResult(contents=[item])
+
+    async def complete(self, ctx: Context, params: types.CompleteRequestParams) -> types.CompleteResult:
+        values: list[str] = []
+        if params.argument.name == "run_id":
+            runs = wire(await self.kernel.runs.list(limit=100))["runs"]
+            values = [run["run_id"] for run in runs if run["run_id"].startswith(params.argument.value)]
+        return types.CompleteResult(completion=types.Completion(values=values[:100], total=len(values), has_more=False))
+
+
+# --- progress
+
+
+@dataclass(slots=True)
+class Ticker:
+    """Progress of one call. Numbers only rise, as the protocol asks, whatever a guest says."""
+
+    ctx: Context
+    last: float = -1.0
+    done: float | None = None
+    total: float | None = None
+    message: str | None = None
+
+    def note(self, note: Mapping[str, Any]) -> None:
+        """What a guest said last; sent with the next tick."""
+        if "progress" in note:
+            done, total, message = (*note["progress"], None, None)[:3]
+            self.done = done if _is_number(done) else None
+            self.total = total if _is_number(total) else None
+            self.message = str(message)[:200] if message else None
+        elif "log" in note:
+            self.message = str(note["log"])[:200]
+
+    def of_view(self, view: Mapping[str, Any]) -> None:
+        progress = view.get("progress")
+        match progress:
+            case {"done": done}:
+                self.note({"progress": [done, progress.get("total"), progress.get("message")]})
+            case [_, *_]:
+                self.note({"progress": list(progress)})
+            case _:
+                self.message = view.get("detail") or view.get("status")
+
+    async def tick(self) -> None:
+        value = self.last + 0.001 if self.done is None or self.done <= self.last else float(self.done)
+        if self.last < 0:
+            value = max(value, 0.0)
+        self.last = value
+        await self.ctx.session.report_progress(value, self.total, self.message)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+async def _ticking(ticker: Ticker | None, work: Any, look: Callable[[], Awaitable[Any]] | None = None) -> Any:
+    """Await `work`; meanwhile a tick at once and then every PROGRESS_S, each after a look at the run."""
+    if ticker is None:
+        return await work
+    task = asyncio.ensure_future(work)
+    try:
+        while True:
+            if look is not None:
+                with contextlib.suppress(KernelError):
+                    ticker.of_view(await look())
+            await ticker.tick()
+            done, _ = await asyncio.wait((task,), timeout=PROGRESS_S)
+            if done:
+                return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await task
+
+
+def _token(ctx: Context) -> str | int | None:
+    meta = ctx.meta or {}
+    token = meta.get("progress_token", meta.get("progressToken"))
+    return token if isinstance(token, str | int) and not isinstance(token, bool) else None
+
+
+# --- forms
+
+
+def _elicits(ctx: Context) -> bool:
+    capabilities = ctx.session.client_capabilities
+    elicitation = capabilities.elicitation if capabilities else None
+    if elicitation is None or (elicitation.url is not None and elicitation.form is None):
+        return False
+    return ctx.protocol_version in MODERN_PROTOCOL_VERSIONS or ctx.session.can_send_request
+
+
+def form(item: Mapping[str, Any], view: Mapping[str, Any]) -> types.ElicitRequestFormParams:
+    """One item as a form. The person sees what the digest binds: the question, the details, the run that asks."""
+    details = compact(item["details"]).decode() if item.get("details") else ""
+    if len(details) > 2000:
+        details = f"{details[:2000]} [... the rest: run://{view['run_id']}]"
+    asks = f"Run {view.get('name') or view['run_id']} asks: {item.get('prompt', '')[:2000]}"
+    return types.ElicitRequestFormParams(
+        message="\n".join(part for part in (asks, details, f"({item['item_id']}, digest {item['digest']})") if part),
+        requested_schema={
+            "type": "object",
+            "properties": {
+                "decision": {"type": "string", "enum": ["approve", "deny"], "title": "Decision"},
+                "note": {"type": "string", "title": "Note"},
+            },
+            "required": ["decision"],
+        },
+    )
+
+
+def decision_of(answer: types.ElicitResult) -> str | None:
+    """`approve` only from an explicit approve; refusing the form is a no; closing it is no answer."""
+    if answer.action == "cancel":
+        return None
+    if answer.action == "accept" and (answer.content or {}).get("decision") == "approve":
+        return "approve"
+    return "deny"
+
+
+# --- replies
+
+
+def advised(reply: dict[str, Any]) -> dict[str, Any]:
+    """What a model should do next about a run that is not over."""
+    run_id = reply.get("run_id")
+    if run_id is None or "status" not in reply or reply["status"] not in ("working", "input_required"):
+        return reply
+    items = [item["item_id"] for item in reply.get("waiting", ()) if item["answer_by"] == "person"]
+    if items:
+        commands = " or ".join(f"`agent-kernel approve {item}`" for item in items[:3])
+        advice = f"A person must decide. Ask the user to run {commands} (or `deny`), then run_get(run_id, wait_s=50)."
+    elif reply.get("waiting"):
+        advice = "Answer with run_send(run_id, item_id, content)."
+    else:
+        advice = "run_get(run_id, wait_s=50) waits for it."
+    return {**reply, "next": advice}
+
+
+def failure(error: KernelError) -> types.CallToolResult:
+    text = str(error)
+    return types.CallToolResult(
+        content=[
+            types.TextContent(type="text", text=text if len(text) < 8000 else f"{text[:4000]} [...] {text[-3000:]}")
+        ],
+        structured_content={"error": {**error.to_wire(), "message": error.message[:8000]}},
+        is_error=True,
+    )
+
+
+_LISTED = [
+    types.Tool(
+        name=tool.name,
+        title=tool.title,
+        description=tool.description,
+        input_schema=tool.input_schema,
+        annotations=types.ToolAnnotations(
+            title=tool.title,
+            read_only_hint=tool.reads,
+            destructive_hint=tool.destroys,
+            idempotent_hint=tool.idempotent,
+            open_world_hint=tool.open_world,
+        ),
+    )
+    for tool in TOOLS
+]
