@@ -211,7 +211,7 @@ _INTERVALS = (
 )
 _ROUNDS = "Median of each round: flat lines mean that the machine held still."
 
-_WIDE, _LEFT, _RIGHT, _ROW = 920, 190, 130, 34
+_WIDE, _LEFT, _RIGHT, _ROW = 920, 180, 165, 34
 
 
 def as_html(report: Report) -> str:
@@ -326,7 +326,7 @@ def _round_plot(summaries: Sequence[Summary]) -> str:
         path = " ".join(f"{x:.1f},{at:.1f}" for x, at in points)
         parts.append(f"<g class={one.role}><polyline class=trace points='{path}' />")
         parts += [f"<circle class=point cx={x:.1f} cy={at:.1f} r=2.5 />" for x, at in points]
-        parts.append(f"<text x={_WIDE - _RIGHT + 12} y={label + 4:.1f}>{_e(one.name[:18])}</text></g>")
+        parts.append(f"<text x={_WIDE - _RIGHT + 12} y={label + 4:.1f}>{_e(one.name[:24])}</text></g>")
     parts += [
         f"<text class=soft x={_LEFT + step * index:.1f} y={high + 20} text-anchor=middle>{index + 1}</text>"
         for index in range(count)

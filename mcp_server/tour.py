@@ -500,8 +500,8 @@ class Tour:
 
     async def _answer(
         self,
-        context: ClientRequestContext,
-        params: mcp_types.ElicitRequestParams,  # noqa: ARG002  (the SDK's signature)
+        context: ClientRequestContext,  # noqa: ARG002  (the SDK's signature)
+        params: mcp_types.ElicitRequestParams,
     ) -> mcp_types.ElicitResult | mcp_types.ErrorData:
         """The person: reads the question, then fills in the form or closes it."""
         self.questions.append(params.message)
@@ -528,7 +528,7 @@ def _birds() -> list[dict[str, str]]:
 
 
 def _correlations() -> dict[str, float]:
-    birds = [bird for bird in _birds() if bird["bill_length_mm"]]
+    birds = [bird for bird in _birds() if bird["bill_length_mm"] != "NA"]
     flocks = {"all": birds} | {
         name: [b for b in birds if b["species"] == name] for name in {b["species"] for b in birds}
     }
@@ -547,7 +547,7 @@ def _correlations() -> dict[str, float]:
 def _means() -> dict[str, float]:
     masses: dict[str, list[float]] = {}
     for bird in _birds():
-        if bird["sex"]:
+        if bird["sex"] != "NA":
             masses.setdefault(f"{bird['species']} {bird['sex']}", []).append(float(bird["body_mass_g"]))
     return {name: round(statistics.fmean(flock), 1) for name, flock in masses.items()}
 

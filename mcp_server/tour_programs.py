@@ -6,7 +6,7 @@ ANALYSIS = """\
 import csv, json
 from statistics import correlation
 
-birds = [b for b in csv.DictReader(open("penguins.csv")) if b["bill_length_mm"]]
+birds = [b for b in csv.DictReader(open("penguins.csv")) if b["bill_length_mm"] != "NA"]
 
 def length_to_depth(birds):
     return round(correlation([float(b["bill_length_mm"]) for b in birds], [float(b["bill_depth_mm"]) for b in birds]), 2)
@@ -55,7 +55,7 @@ def weigh(masses):
 async def main(input):
     groups = {}
     for bird in csv.DictReader(open("penguins.csv")):
-        if bird["sex"]:
+        if bird["sex"] != "NA":
             groups.setdefault(bird["species"] + " " + bird["sex"], []).append(float(bird["body_mass_g"]))
     weighed = {}
     for number, name in enumerate(sorted(groups), 1):

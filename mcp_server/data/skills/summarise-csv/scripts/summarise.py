@@ -1,4 +1,4 @@
-"""Summarise a CSV table column by column, as one JSON object. Usage: summarise.py [FILE]; without one, from the input or stdin."""
+"""Summarise a CSV table column by column, as one JSON object. Usage: summarise.py [FILE]; without one, from the input or stdin."""  # noqa: INP001  (a script, not a package)
 
 import csv
 import io
