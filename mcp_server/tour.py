@@ -400,15 +400,15 @@ class Tour:
             str(refusal.get("message") or refusal),
             holds=refusal.get("code") == "approval.elsewhere" and "agent-kernel approve" in refusal.get("message", ""),
         )
-        page.do("This is what a person would type in a terminal:")
-        page.shell(f"agent-kernel approve {item.get('item_id')} --state {shlex.quote(str(self.state))}")
-        page.do("A no is taken from anybody. Say no.")
-        await self.call("run_approve", **answer, decision="deny")
+        page.do("A person answers in a terminal of their own, with that command:")
+        command = ["approve", str(item.get("item_id")), "--state", str(self.state)]
+        page.shell(shlex.join(["agent-kernel", *command]))
+        status, said = await _run(sys.executable, "-m", "agent_kernel_mcp", *command)
         ended = await self.call("run_get", run_id=run["run_id"], wait_s=10)
         page.claim(
-            "the run ends without publishing",
-            f"run {ended.get('status')}, output {ended.get('output')}",
-            holds=ended.get("output") == {"published": False},
+            "the yes is taken, and the run goes on",
+            f"{said.strip() or f'exit {status}'}; run {ended.get('status')}, output {ended.get('output')}",
+            holds=status == 0 and ended.get("output") == {"published": True},
         )
 
     # 8
@@ -557,11 +557,16 @@ def _means() -> dict[str, float]:
 
 async def _plain_python(code: str, stdin: str) -> str:
     """The same lines without the kernel: the control of a refusal."""
+    return (await _run(sys.executable, "-I", "-c", code, stdin=stdin))[1]
+
+
+async def _run(*argv: str, stdin: str = "") -> tuple[int | None, str]:
+    """A command's exit status and everything it said."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-c", code, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        *argv, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     output, _ = await asyncio.wait_for(process.communicate(stdin.encode()), 20)
-    return output.decode()
+    return process.returncode, output.decode(errors="replace")
 
 
 async def _entered(stack: contextlib.AsyncExitStack, client: Client) -> Client:
