@@ -74,7 +74,7 @@ def build(kernel: Kernel) -> Server[Any]:
     keys = [request_state_key(kernel.store.folder)]
     security = RequestStateSecurity(keys=keys, ttl=REQUEST_STATE_TTL_S, bind_principal=None)
     server.middleware[:] = [
-        _refuse_bad_bytes,
+        _boundary,
         RequestStateBoundary(security, default_audience=str(kernel.store.folder)),
     ]
     return server
@@ -82,19 +82,22 @@ def build(kernel: Kernel) -> Server[Any]:
 
 async def _boundary(ctx: Context, call_next: Callable[[Context], Awaitable[Any]]) -> Any:
     """Errors of requests that are no tool calls; and of bad bytes only a tool call goes on: its refusal is a result for the model."""
+    if isinstance(ctx.request, KernelError) and ctx.method != "tools/call":
+        raise protocol_error(ctx.request)
     try:
-        if isinstance(ctx.request, KernelError) and ctx.method != "tools/call":
-            raise ctx.request
         return await call_next(ctx)
     except KernelError as error:
-        code = types.INVALID_PARAMS if error.fault == "caller" else types.INTERNAL_ERROR
-        raise MCPError(code=code, message=str(error), data=error.to_wire()) from error
+        raise protocol_error(error) from error
     except (MCPError, ValidationError):
         raise
     except Exception as error:  # a bug of ours costs one request
         log.exception("%s failed", ctx.method)
-        fault = KernelFault.of(error)
-        raise MCPError(code=types.INTERNAL_ERROR, message=str(fault), data=fault.to_wire()) from error
+        raise protocol_error(KernelFault.of(error)) from error
+
+
+def protocol_error(error: KernelError) -> MCPError:
+    code = types.INVALID_PARAMS if error.fault == "caller" else types.INTERNAL_ERROR
+    return MCPError(code=code, message=str(error), data=error.to_wire())
 
 
 def request_state_key(folder: Path) -> bytes:

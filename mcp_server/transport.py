@@ -82,6 +82,9 @@ def message_of(line: bytes, limits: Limits) -> SessionMessage | Refused:
     if not isinstance(value, dict):
         problem = ArgumentError("argument.invalid_json", "A message is one JSON object a line; batches are not served.")
         return Refused(None, INVALID_REQUEST, problem)
+    if "method" in value and type(value.get("id", 0)) not in (int, str):
+        problem = ArgumentError("argument.invalid_json", "The id of a request is a string or an integer.")
+        return Refused(None, INVALID_REQUEST, problem)
     params = value.get("params")
     if value.get("method") == "tools/call" and isinstance(params, dict):
         refusal = _mend_arguments(params, refusal)
@@ -92,8 +95,7 @@ def message_of(line: bytes, limits: Limits) -> SessionMessage | Refused:
             "argument.invalid_json", "The line is no JSON-RPC 2.0 message. Send one of its four kinds."
         )
         request_id = value.get("id")
-        known = type(request_id) in (int, str) and not isinstance(request_id, bool)
-        return Refused(request_id if known else None, INVALID_REQUEST, problem)
+        return Refused(request_id if type(request_id) in (int, str) else None, INVALID_REQUEST, problem)
     return SessionMessage(message, ServerMessageMetadata(request_context=refusal))
 
 
@@ -133,7 +135,7 @@ def _strict(line: bytes, limits: Limits) -> Any:
         raise _too_deep(limits) from None
     except ValueError as error:
         raise ArgumentError("argument.invalid_json", f"The line is not JSON: {error}. Nothing was done.") from None
-    if _deeper_than(value, limits.argument_depth_max + 3):  # message, params, arguments
+    if _deeper_than(value, limits.argument_depth_max + 2):  # the message and its params are outside
         raise _too_deep(limits)
     return value
 
@@ -163,7 +165,7 @@ def _no_constant(name: str) -> Any:
 def _deeper_than(value: Any, depth: int) -> bool:
     level = [value]
     while level:
-        if depth < 0:
+        if depth == 0:
             return True
         level = [
             inner
@@ -493,6 +495,8 @@ class Outgoing:
         self._buffer += b"\n"
         if not self._writing:
             self._write()
+        elif len(self._buffer) > OUTPUT_BYTES_MAX:
+            self._room.clear()
 
     @property
     def roomy(self) -> bool:
