@@ -16,7 +16,7 @@ Guarantees
 2. Per run, delivery numbers have no hole, T never falls, and a call has at most one answer; the last two hold by query and index.
 3. Nothing is added to a run that has ended.
 4. A key is a run's for ever: the same key with the same arguments is the same run, with other arguments a conflict.
-5. Whatever gives a sleeping run something to do clears `parked` in the same transaction, so that the next open finds it.
+5. Whatever gives a parked run something to do clears `parked` in the same transaction, so that the next open finds it.
 
 Not here: what a call does (orchestration.py), when a program lives (programs.py), comparison with the past (base/replay.py).
 If the process dies between any two lines: a transaction is there as a whole or not at all; there is no second file.
@@ -35,14 +35,13 @@ from .base.errors import ArgumentError, Conflict, NotFound
 from .base.limits import Limits
 from .base.ports import Ports, rfc3339
 from .base.replay import Made
+from .base.shown import base36, clean, filled, loads, shown_step
 from .base.store import Migrations, Store, Transaction, put_blob
 
-__all__ = ["MIGRATIONS", "Delivery", "Item", "Journal", "NewRun", "RunRow", "dumps", "loads"]
+__all__ = ["MIGRATIONS", "Delivery", "Item", "Journal", "NewRun", "RunRow"]
 
 ARGUMENT_BYTES_KEPT = 4096
 """Of each call, so that a divergence can show what differs."""
-SHOWN_BYTES_MAX = 2048
-"""Of a value in a view; the whole one is what the program got."""
 LOG_ROWS_MAX = 2000
 LOG_CHARS_MAX = 2000
 
@@ -75,9 +74,11 @@ MIGRATIONS: Migrations = {
         PRIMARY KEY(rid, cseq)) STRICT, WITHOUT ROWID;
     CREATE TABLE item(
         item_id TEXT PRIMARY KEY, principal TEXT NOT NULL, rid INTEGER NOT NULL, cseq INTEGER NOT NULL, kind TEXT NOT NULL,
+        method TEXT NOT NULL,
+        effect TEXT NOT NULL, path TEXT NOT NULL, args_hash BLOB NOT NULL, args BLOB,
         answer_by TEXT NOT NULL, reason TEXT NOT NULL, prompt TEXT NOT NULL, details TEXT, schema TEXT, digest TEXT NOT NULL,
         deadline REAL, status TEXT NOT NULL, answer BLOB, note TEXT, channel TEXT, created_at REAL NOT NULL, answered_at REAL) STRICT;
-    CREATE UNIQUE INDEX item_waiting ON item(rid, cseq, kind) WHERE status = 'waiting';
+    CREATE UNIQUE INDEX item_waiting ON item(rid, cseq, kind, reason) WHERE status = 'waiting';
     CREATE INDEX item_of ON item(principal) WHERE status = 'waiting';
     CREATE TABLE message(
         principal TEXT NOT NULL, rid INTEGER NOT NULL, seq INTEGER NOT NULL, topic TEXT NOT NULL, content BLOB NOT NULL,
@@ -93,18 +94,8 @@ MIGRATIONS: Migrations = {
 }
 
 
-def dumps(value: Any) -> bytes:
-    """JSON as it is stored and sent to guests: ASCII, so that any text has bytes; no NaN, so that any reader takes it."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
-
-
-def loads(data: bytes | str) -> Any:
-    """The standard library's parser, because it keeps integers of any size; NaN and Infinity are refused."""
-    return json.loads(data, parse_constant=_no_constant)
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
+def _kept(call: Made) -> bytes | None:
+    return call.arguments if 0 < len(call.arguments) <= ARGUMENT_BYTES_KEPT else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,9 +198,19 @@ class Item(NamedTuple):
     digest: str
     deadline: float | None
     status: str
+    method: str
+    effect: str
+    path: str
+    args_hash: bytes
+    args: bytes | None
+
+    @property
+    def call(self) -> Made:
+        """The call that waits, as far as an answer's record needs it."""
+        return Made(self.cseq, self.method, self.effect, self.path, self.args or b"", self.args_hash)
 
     def wire(self) -> dict[str, Any]:
-        return _filled(
+        return filled(
             item_id=self.item_id,
             kind=self.kind,
             answer_by=self.answer_by,
@@ -223,7 +224,7 @@ class Item(NamedTuple):
 
 _ITEM = (
     "SELECT i.item_id, i.rid, r.run_id, i.cseq, i.kind, i.answer_by, i.reason, i.prompt, i.details, i.schema, i.digest,"
-    " i.deadline, i.status FROM item i JOIN run r USING(rid)"
+    " i.deadline, i.status, i.method, i.effect, i.path, i.args_hash, i.args FROM item i JOIN run r USING(rid)"
 )
 
 
@@ -283,7 +284,7 @@ class Journal:
         """Runs that have something to do: not ended, not paused, and either not parked or their time has come."""
         return db.execute(
             "SELECT rid, run_id FROM run WHERE ended_at IS NULL AND paused=0 AND detail IS NOT 'diverged'"
-            " AND (parked=0 OR wake_at<=?) ORDER BY rid",
+            " AND (parked<=0 OR wake_at<=?) ORDER BY rid",
             (now,),
         ).fetchall()
 
@@ -306,6 +307,18 @@ class Journal:
             (*columns.values(), self._ports.clock.now(), rid),
         )
 
+    def park_in(self, tx: Transaction, rid: int, *, deliveries: int, wake_at: float | None) -> bool:
+        """The process may go: nothing came since. False when something did; `parked` is -1 from whatever stirred the run."""
+        self.change_in(tx, rid, consumed=deliveries)
+        last = tx.execute("SELECT coalesce(max(dseq), -1) FROM delivery WHERE rid=?", (rid,)).fetchone()[0]
+        stirred = tx.execute("SELECT parked FROM run WHERE rid=?", (rid,)).fetchone()[0] < 0
+        if stirred or last + 1 != deliveries:
+            self.change_in(tx, rid, parked=0)
+            return False
+        self.change_in(tx, rid, parked=1, wake_at=wake_at)
+        tx.execute("UPDATE run SET detail='sleeping' WHERE rid=? AND status='working' AND ended_at IS NULL", (rid,))
+        return True
+
     def end_in(
         self, tx: Transaction, rid: int, *, status: str, detail: str | None, output: bytes | None,
         error: Mapping[str, Any] | None, warnings: Sequence[str] = (), cpu_s: float = 0.0,
@@ -326,7 +339,7 @@ class Journal:
             tx.execute(f"DELETE FROM {table} WHERE rid=?", (rid,))
         tx.execute("UPDATE item SET status='withdrawn', answered_at=? WHERE rid=? AND status='waiting'", (now, rid))
         tx.execute(
-            "UPDATE run SET parked=0 WHERE rid=(SELECT parent_rid FROM run WHERE rid=?) AND ended_at IS NULL", (rid,)
+            "UPDATE run SET parked=-1 WHERE rid=(SELECT parent_rid FROM run WHERE rid=?) AND ended_at IS NULL", (rid,)
         )
         self.event_in(tx, rid, status, None if error is None else str(error.get("code")))
         return True
@@ -347,7 +360,7 @@ class Journal:
     ) -> Delivery:  # fmt: skip
         """Add the next delivery of a run. Conflict when the run has ended or the call has its answer already."""
         found = tx.execute(
-            "UPDATE run SET parked=0, updated_at=?, calls=calls+?, tool_calls=tool_calls+? WHERE rid=? AND ended_at IS NULL"
+            "UPDATE run SET parked=min(parked, 0), updated_at=?, calls=calls+?, tool_calls=tool_calls+? WHERE rid=? AND ended_at IS NULL"
             " RETURNING principal",
             (self._ports.clock.now(), int(call is not None), int(counted), rid),
         ).fetchall()
@@ -361,14 +374,14 @@ class Journal:
         if len(value) > self._limits.blob_inline_bytes_max:
             digest = hashlib.sha256(value).hexdigest()
             put_blob(tx, principal, digest, value, None)
-        kept = call.arguments if call is not None and len(call.arguments) <= ARGUMENT_BYTES_KEPT else None
         try:
             tx.execute(
                 "INSERT INTO delivery VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
                     principal, rid, dseq, kind, t, cseq, t if started_t is None else min(started_t, t),
                     "" if call is None else call.method, "" if call is None else call.effect,
-                    "" if call is None else _clean(call.path), b"" if call is None else call.digest, kept, attempts,
+                    "" if call is None else clean(call.path), b"" if call is None else call.digest,
+                    None if call is None else _kept(call), attempts,
                     None if digest else value, digest,
                 ),
             )  # fmt: skip
@@ -436,23 +449,24 @@ class Journal:
     # --- items
 
     def item_in(
-        self, tx: Transaction, run: RunRow, n: int, *, kind: str, prompt: str, details: Any = None, schema: Any = None,
+        self, tx: Transaction, run: RunRow, call: Made, *, kind: str, prompt: str, details: Any = None, schema: Any = None,
         deadline: float | None = None, reason: str = "",
     ) -> Item:  # fmt: skip
         """The waiting item of this call; made when there is none."""
         found = tx.execute(
-            f"{_ITEM} WHERE i.rid=? AND i.cseq=? AND i.kind=? AND i.status='waiting'", (run.rid, n, kind)
+            f"{_ITEM} WHERE i.rid=? AND i.cseq=? AND i.kind=? AND i.reason=? AND i.status='waiting'",
+            (run.rid, call.n, kind, reason),
         ).fetchone()
         if found is not None:
             return Item(*found)
-        digest = items.digest(run_id=run.run_id, n=n, kind=kind, prompt=prompt, details=details, schema=schema)
+        digest = items.digest(run_id=run.run_id, n=call.n, kind=kind, prompt=prompt, details=details, schema=schema)
         item_id = self._ports.new_id("itm")
         tx.execute(
-            "INSERT INTO item VALUES(?,?,?,?,?,?,?,?,?,?,?,?,'waiting',NULL,NULL,NULL,?,NULL)",
+            "INSERT INTO item VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,'waiting',NULL,NULL,NULL,?,NULL)",
             (
-                item_id, run.principal, run.rid, n, kind, items.ANSWER_BY[kind], reason, _clean(prompt),
-                None if details is None else json.dumps(details), None if schema is None else json.dumps(schema), digest, deadline,
-                self._ports.clock.now(),
+                item_id, run.principal, run.rid, call.n, kind, call.method, call.effect, clean(call.path), call.digest, _kept(call),
+                items.ANSWER_BY[kind], reason, clean(prompt), None if details is None else json.dumps(details),
+                None if schema is None else json.dumps(schema), digest, deadline, self._ports.clock.now(),
             ),
         )  # fmt: skip
         self._restate_in(tx, run.rid)
@@ -481,7 +495,7 @@ class Journal:
         """Answered, expired or withdrawn; Conflict when it waits no more."""
         changed = tx.execute(
             "UPDATE item SET status=?, answer=?, note=?, channel=?, answered_at=? WHERE item_id=? AND status='waiting'",
-            (status, answer, None if note is None else _clean(note), channel, self._ports.clock.now(), item.item_id),
+            (status, answer, None if note is None else clean(note), channel, self._ports.clock.now(), item.item_id),
         ).rowcount
         if not changed:
             raise Conflict("item.closed", f"Item {item.item_id} waits no more. Read the run again.")
@@ -501,12 +515,14 @@ class Journal:
 
     def _restate_in(self, tx: Transaction, rid: int) -> None:
         """A run needs input exactly while an item of it waits."""
-        found = tx.execute("SELECT count(*), max(reason) FROM item WHERE rid=? AND status='waiting'", (rid,)).fetchone()
+        found = tx.execute(
+            "SELECT count(*), min(nullif(reason, '')) FROM item WHERE rid=? AND status='waiting'", (rid,)
+        ).fetchone()
         if found[0]:
-            self.change_in(tx, rid, status="input_required", detail=found[1] or None)
+            self.change_in(tx, rid, status="input_required", detail=found[1])
         else:
             tx.execute(
-                "UPDATE run SET detail=CASE WHEN status='input_required' THEN NULL ELSE detail END, status='working', parked=0,"
+                "UPDATE run SET detail=CASE WHEN status='input_required' THEN NULL ELSE detail END, status='working', parked=-1,"
                 " updated_at=? WHERE rid=? AND ended_at IS NULL",
                 (self._ports.clock.now(), rid),
             )
@@ -521,7 +537,7 @@ class Journal:
             "INSERT INTO message VALUES(?,?,?,?,?,?,?,NULL)",
             (run.principal, run.rid, seq, topic, content, sender, self._ports.clock.now()),
         )
-        self.change_in(tx, run.rid, parked=0)
+        self.change_in(tx, run.rid, parked=-1)
 
     def take_in(self, tx: Transaction, rid: int, topic: str, n: int) -> bytes | None:
         """The oldest message of the topic that nobody took, now taken by call `n`."""
@@ -545,7 +561,7 @@ class Journal:
         tx.execute(
             "INSERT INTO event SELECT principal, rid, (SELECT coalesce(max(seq)+1, 0) FROM event WHERE rid=?), ?, ?, ?"
             " FROM run WHERE rid=?",
-            (rid, self._ports.clock.now(), kind, None if text is None else _clean(text), rid),
+            (rid, self._ports.clock.now(), kind, None if text is None else clean(text), rid),
         )
 
     def log_in(
@@ -555,7 +571,7 @@ class Journal:
         now = self._ports.clock.now()
         tx.executemany(
             "INSERT OR IGNORE INTO log VALUES(?,?,?,?,?)",
-            [(principal, rid, seq, now, _clean(text)[:LOG_CHARS_MAX]) for seq, text in lines],
+            [(principal, rid, seq, now, clean(text)[:LOG_CHARS_MAX]) for seq, text in lines],
         )
         if lines:
             tx.execute("DELETE FROM log WHERE rid=? AND seq<=?", (rid, lines[-1][0] - LOG_ROWS_MAX))
@@ -569,7 +585,7 @@ class Journal:
     def summary(self, db: sqlite3.Connection, row: RunRow) -> dict[str, Any]:
         parent = None if row.parent_rid is None else self.row(db, row.parent_rid).run_id
         lived = (row.ended_at or self._ports.clock.now()) - row.created_at
-        return _filled(
+        return filled(
             run_id=row.run_id,
             name=row.name,
             status=row.status,
@@ -579,7 +595,7 @@ class Journal:
             warnings=None if row.warnings is None else loads(row.warnings),
             waiting=[item.wire() for item in self.waiting(db, rid=row.rid)] if row.status == "input_required" else None,
             progress=None if row.progress is None else loads(row.progress),
-            usage=_filled(
+            usage=filled(
                 wall_s=round(max(lived, 0.0), 3), steps=row.calls, tool_calls=row.tool_calls, cpu_s=round(row.cpu_s, 3) or None,
                 starts=row.lives, reruns=row.reruns or None,
             ),
@@ -603,7 +619,7 @@ class Journal:
         shown = [RunRow(*row) for row in rows[:limit]]
         result: dict[str, Any] = {"runs": [self.summary(db, row) for row in shown], "more": len(rows) > limit}
         if len(rows) > limit:
-            result["cursor"] = _base36(shown[-1].rid)
+            result["cursor"] = base36(shown[-1].rid)
         return result
 
     def steps(self, db: sqlite3.Connection, row: RunRow) -> list[dict[str, Any]]:
@@ -614,71 +630,22 @@ class Journal:
             " ORDER BY d.cseq",
             (row.rid,),
         )
-        return [_step(row.epoch, record) for record in rows]
+        return [shown_step(row.epoch, record) for record in rows]
 
     def events(self, db: sqlite3.Connection, row: RunRow) -> list[dict[str, Any]]:
         found: list[tuple[float, dict[str, Any]]] = []
         for dseq, kind, t, cseq, path, method in db.execute(
             "SELECT dseq, kind, t, cseq, path, method FROM delivery WHERE rid=? ORDER BY dseq", (row.rid,)
         ):
-            entry = _filled(
+            entry = filled(
                 at=rfc3339(row.epoch + t), event="delivery", delivery=dseq, kind=kind, n=None if cseq < 0 else cseq,
                 path=path, method=method,
             )  # fmt: skip
             found.append((row.epoch + t, entry))
         for at, kind, text in db.execute("SELECT at, kind, text FROM event WHERE rid=? ORDER BY seq", (row.rid,)):
-            found.append((at, _filled(at=rfc3339(at), event=kind, text=text)))
+            found.append((at, filled(at=rfc3339(at), event=kind, text=text)))
         return [entry for _, entry in sorted(found, key=lambda pair: pair[0])]
 
     def log(self, db: sqlite3.Connection, row: RunRow) -> list[dict[str, Any]]:
         rows = db.execute("SELECT at, text FROM log WHERE rid=? ORDER BY seq", (row.rid,))
         return [{"at": rfc3339(at), "text": text} for at, text in rows]
-
-
-def _step(epoch: float, record: tuple[Any, ...]) -> dict[str, Any]:
-    n, path, method, kind, args, attempts, started_t, t, value, effect = record
-    arguments = {} if args is None else _parsed(args)
-    shown: Any = (
-        _parsed(value) if len(value) <= SHOWN_BYTES_MAX else value[:SHOWN_BYTES_MAX].decode("utf8", "replace") + "..."
-    )
-    files = None
-    if method == "step" and isinstance(shown, dict):
-        files = sorted(shown.get("files") or {}) or None
-        shown = shown.get("value")
-    entry = _filled(
-        n=n, path=path, kind=method, name=_name(method, arguments), status="completed" if kind == "ok" else "failed",
-        attempts=attempts, started_at=rfc3339(epoch + started_t), ended_at=rfc3339(epoch + t), effect=effect, files=files,
-    )  # fmt: skip
-    entry["result" if kind == "ok" else "error"] = shown
-    return entry
-
-
-def _name(method: str, arguments: Any) -> str:
-    named = arguments.get("name") if isinstance(arguments, dict) else None
-    return named if isinstance(named, str) else method
-
-
-def _parsed(data: bytes) -> Any:
-    try:
-        return loads(data)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _filled(**entries: Any) -> dict[str, Any]:
-    """Without what is null or empty, as every reply of the contract."""
-    return {name: value for name, value in entries.items() if value is not None and value not in ("", [], {})}
-
-
-def _clean(text: str) -> str:
-    """Lone surrogates have no UTF-8 bytes, so SQLite cannot hold them."""
-    return text.encode("utf8", "replace").decode()
-
-
-def _base36(number: int) -> str:
-    digits = ""
-    while True:
-        number, digit = divmod(number, 36)
-        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
-        if not number:
-            return digits

@@ -153,9 +153,11 @@ def test_a_run_needs_input_exactly_while_an_item_of_it_waits(tmp_path):
             return found.status, found.detail
 
         seen = [await status()]
-        one = await store.write(lambda tx: journal.item_in(tx, row, 0, kind="approve", prompt="a?"))
-        two = await store.write(lambda tx: journal.item_in(tx, row, 1, kind="resolve", prompt="b?", reason="in_doubt"))
-        same = await store.write(lambda tx: journal.item_in(tx, row, 0, kind="approve", prompt="a?"))
+        one = await store.write(lambda tx: journal.item_in(tx, row, made(0), kind="approve", prompt="a?"))
+        two = await store.write(
+            lambda tx: journal.item_in(tx, row, made(1), kind="resolve", prompt="b?", reason="in_doubt")
+        )
+        same = await store.write(lambda tx: journal.item_in(tx, row, made(0), kind="approve", prompt="a?"))
         assert same == one
         seen.append(await status())
         await store.write(lambda tx: journal.settle_item_in(tx, two, status="answered"))

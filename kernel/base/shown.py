@@ -1,0 +1,79 @@
+"""How records of a run are shown, and the one JSON of the journal. Pure.
+
+Guarantees
+1. `dumps` writes ASCII without NaN: any text has bytes, any reader takes it. `loads` refuses NaN and keeps integers of any size.
+2. What is null or empty is left out of a reply; a value that is longer than `SHOWN_BYTES_MAX` is shown cut.
+
+Not here: which records are read (journal.py), the size of a whole reply (mcp_server).
+"""
+
+import json
+from typing import Any
+
+from .ports import rfc3339
+
+__all__ = ["base36", "clean", "dumps", "filled", "loads", "shown_step"]
+
+SHOWN_BYTES_MAX = 2048
+"""Of one value in a view; the whole one is what the program got."""
+
+
+def dumps(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+
+
+def loads(data: bytes | str) -> Any:
+    return json.loads(data, parse_constant=_no_constant)
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def shown_step(epoch: float, record: tuple[Any, ...]) -> dict[str, Any]:
+    n, path, method, kind, args, attempts, started_t, t, value, effect = record
+    arguments = {} if args is None else _parsed(args)
+    shown: Any = (
+        _parsed(value) if len(value) <= SHOWN_BYTES_MAX else value[:SHOWN_BYTES_MAX].decode("utf8", "replace") + "..."
+    )
+    files = None
+    if method == "step" and isinstance(shown, dict):
+        files = sorted(shown.get("files") or {}) or None
+        shown = shown.get("value")
+    entry = filled(
+        n=n, path=path, kind=method, name=_name(method, arguments), status="completed" if kind == "ok" else "failed",
+        attempts=attempts, started_at=rfc3339(epoch + started_t), ended_at=rfc3339(epoch + t), effect=effect, files=files,
+    )  # fmt: skip
+    entry["result" if kind == "ok" else "error"] = shown
+    return entry
+
+
+def _name(method: str, arguments: Any) -> str:
+    named = arguments.get("name") if isinstance(arguments, dict) else None
+    return named if isinstance(named, str) else method
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return loads(data)
+    except (ValueError, RecursionError):
+        return None
+
+
+def filled(**entries: Any) -> dict[str, Any]:
+    """Without what is null or empty, as every reply of the contract."""
+    return {name: value for name, value in entries.items() if value is not None and value not in ("", [], {})}
+
+
+def clean(text: str) -> str:
+    """Lone surrogates have no UTF-8 bytes, so SQLite cannot hold them."""
+    return text.encode("utf8", "replace").decode()
+
+
+def base36(number: int) -> str:
+    digits = ""
+    while True:
+        number, digit = divmod(number, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+        if not number:
+            return digits
