@@ -122,7 +122,7 @@ def test_a_peer_of_another_uid_gets_no_answer():
             's.sendall(b\'{"v":1,"op":"items"}\\n\'); print(s.recv(100))'
         )
         process = await asyncio.create_subprocess_exec(
-            "/usr/bin/python3",
+            sys.executable,
             "-c",
             code,
             str(folder / "control"),
