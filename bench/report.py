@@ -253,7 +253,8 @@ def _case_html(outcome: Outcome) -> list[str]:
     alive = [(series.rounds, one) for series, one in zip(outcome.series, summaries, strict=True) if one.failure is None]
     parts = [f"<h2>{_e(case.question)}</h2><p class=soft>{_e(case.name)}. {_e(case.note)}</p>"]
     if alive:
-        intervals, rounds = _interval_plot(alive), _round_plot([one for _, one in alive])
+        near = [one for _, one in alive if one.ratio is None or one.ratio > 0.02]  # a no-op would press the rest flat
+        intervals, rounds = _interval_plot(alive), _round_plot(near)
         parts.append(f"<figure>{intervals}<figcaption>{_INTERVALS} x: to <b>{_e(case.base)}</b>.</figcaption></figure>")
         parts.append(f"<figure>{rounds}<figcaption>{_ROUNDS}</figcaption></figure>")
     parts += [
@@ -319,7 +320,7 @@ def _round_plot(summaries: Sequence[Summary]) -> str:
     parts = [f"<svg viewBox='0 0 {_WIDE} {high + 26}' role=img aria-label='median of each round'>"]
     for tick in low.ticks():
         parts.append(f"<line class=grid x1={_LEFT} x2={_WIDE - _RIGHT} y1={y(tick):.1f} y2={y(tick):.1f} />")
-        parts.append(f"<text class=soft x={_LEFT - 10} y={y(tick) + 4:.1f} text-anchor=end>{duration(tick)}</text>")
+        parts.append(f"<text class=soft x={_LEFT - 10} y={y(tick) + 4:.1f} text-anchor=end>{_tick(tick)}</text>")
     labels = _spread([y(one.round_medians[-1]) for one in summaries])
     for one, label in zip(summaries, labels, strict=True):
         points = [(_LEFT + step * index, y(value)) for index, value in enumerate(one.round_medians)]
@@ -377,7 +378,13 @@ def _ticks(scale: _Log, bottom: int) -> Iterator[str]:
     for tick in scale.ticks():
         x = scale(tick)
         yield f"<line class=grid x1={x:.1f} x2={x:.1f} y1=4 y2={bottom} />"
-        yield f"<text class=soft x={x:.1f} y={bottom + 18} text-anchor=middle>{duration(tick)}</text>"
+        yield f"<text class=soft x={x:.1f} y={bottom + 18} text-anchor=middle>{_tick(tick)}</text>"
+
+
+def _tick(micros: float) -> str:
+    """A round value without its zeros behind the point: `10 µs`."""
+    value, _, unit = duration(micros).partition(" ")
+    return f"{float(value):g} {unit}"
 
 
 def _e(text: str) -> str:
