@@ -42,7 +42,7 @@ from pydantic import ValidationError
 
 from . import resources
 from .tools import DEFAULT_WAIT_S, TOOLS, Call, Tool, named
-from .values import compact, fitted, wire
+from .values import compact, fitted, wire, with_cut_outputs
 
 __all__ = ["build"]
 
@@ -52,6 +52,7 @@ PROGRESS_S = 4.0
 REQUEST_STATE_TTL_S = 24 * 3600.0
 ASKED_MAX = 4096
 IMAGES_MAX = 4
+MESSAGE_CHARS_MAX = 4000
 META = "agent-kernel/"
 Context = ServerRequestContext[Any, Any]
 
@@ -162,7 +163,7 @@ class Face:
             value = await self._serve(ctx, params, tool, arguments)
             if isinstance(value, types.InputRequiredResult):
                 return value
-            return await self._success(value)
+            return await self._success(tool, value)
         except KernelError as error:
             return failure(error)
         except MCPError:
@@ -286,19 +287,18 @@ class Face:
             return None
         return lambda: self.kernel.runs.view(run_id)
 
-    async def _success(self, value: Any) -> types.CallToolResult:
+    async def _success(self, tool: Tool, value: Any) -> types.CallToolResult:
         if isinstance(value, resources.Content):
             return self._with_images({"uri": value.uri, "mime": value.mime, "size_bytes": len(value.data)}, [value])
         reply = wire(value)
         assert isinstance(reply, dict)
         meta = {
-            META + name: reply.pop(name)
-            for name in ("tier", "layers", "usage")
-            if name in reply and "exit_code" in reply
+            META + name: reply.pop(name) for name in ("tier", "layers", "usage") if tool.sandboxed and name in reply
         }
         images = await self._images(reply)
         reply = advised(reply)
         limit = self.kernel.policy.limits.reply_bytes_max - 512
+        reply = with_cut_outputs(reply, limit)
         if len(compact(reply)) > limit:
             reply = fitted(reply, limit, await self._keep(reply))
         if images:
@@ -502,12 +502,14 @@ def advised(reply: dict[str, Any]) -> dict[str, Any]:
 
 
 def failure(error: KernelError) -> types.CallToolResult:
-    text = str(error)
+    told = error.to_wire()
+    if len(told["message"]) > MESSAGE_CHARS_MAX:
+        told["message"] = (
+            f"{told['message'][: MESSAGE_CHARS_MAX // 2]} [...] {told['message'][-MESSAGE_CHARS_MAX // 4 :]}"
+        )
     return types.CallToolResult(
-        content=[
-            types.TextContent(type="text", text=text if len(text) < 8000 else f"{text[:4000]} [...] {text[-3000:]}")
-        ],
-        structured_content={"error": {**error.to_wire(), "message": error.message[:8000]}},
+        content=[types.TextContent(type="text", text=f"{told['code']}: {told['message']}")],
+        structured_content={"error": told},
         is_error=True,
     )
 

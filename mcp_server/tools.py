@@ -57,6 +57,8 @@ class Tool:
     open_world: bool = False
     a_run: bool = False
     """The reply is a run: a person may be asked for what it waits for."""
+    sandboxed: bool = False
+    """The reply is a sandbox's result: what the kernel knows of it goes beside it."""
 
     @property
     def input_schema(self) -> dict[str, Any]:
@@ -70,7 +72,7 @@ class Tool:
         known = {**self.parameters, **self.accepted}
         for name in given:
             if name not in known:
-                raise _unknown(self.name, name, known)
+                raise _unknown(self.name, name, self.parameters)
         taken = {
             name: _checked(f"{self.name}: {name}", value, known[name])
             for name, value in given.items()
@@ -333,6 +335,8 @@ TOOLS: tuple[Tool, ...] = (
         },
         sandbox_run,
         required=("code",),
+        accepted={"packages": _texts(), "allow_hosts": _texts()},
+        sandboxed=True,
     ),
     Tool(
         "sandbox_read",
@@ -518,5 +522,6 @@ TOOLS: tuple[Tool, ...] = (
         },
         skill_run,
         required=("name", "script"),
+        sandboxed=True,
     ),
 )

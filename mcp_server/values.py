@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-__all__ = ["compact", "fitted", "wire"]
+__all__ = ["compact", "fitted", "wire", "with_cut_outputs"]
 
 OPAQUE = frozenset(
     {"output", "result", "content", "input", "details", "schema", "value", "args", "frontmatter", "payload"}
@@ -65,6 +65,19 @@ def compact(value: Any) -> bytes:
     return orjson.dumps(value)
 
 
+def with_cut_outputs(reply: dict[str, Any], bytes_max: int) -> dict[str, Any]:
+    """A sandbox's result whose output has a uri of its own: the middle of what is too long makes room for that uri."""
+    cut = reply
+    for keep in (bytes_max, bytes_max // 2, bytes_max // 4, bytes_max // 8):
+        if len(compact(cut)) <= bytes_max:
+            break
+        cut = {
+            name: _cut_strings(value, keep, reply[f"{name}_uri"]) if f"{name}_uri" in reply else value
+            for name, value in reply.items()
+        }
+    return cut
+
+
 def fitted(value: Any, bytes_max: int, uri: str) -> Any:
     """`value`, or a cut copy that names `uri` as the place of the whole."""
     if len(compact(value)) <= bytes_max:
@@ -73,7 +86,7 @@ def fitted(value: Any, bytes_max: int, uri: str) -> Any:
     keep = bytes_max
     cut = value
     while keep >= STRING_LEAST:
-        cut = _cut_strings(value, keep)
+        cut = _cut_strings(value, keep, "")
         if len(compact(cut)) <= budget:
             return _with_whole(cut, uri)
         keep = keep * 3 // 4
@@ -94,15 +107,16 @@ def _with_whole(value: Any, uri: str) -> Any:
     return {**value, "whole": uri} if isinstance(value, dict) else {"value": value, "whole": uri}
 
 
-def _cut_strings(value: Any, keep: int) -> Any:
+def _cut_strings(value: Any, keep: int, uri: str) -> Any:
     match value:
         case str() if len(value) > keep:
-            half = (keep - 40) // 2
-            return f"{value[:half]}\n[... {len(value) - 2 * half} characters cut ...]\n{value[-half:]}"
+            half = (keep - 100) // 2
+            where = f", whole at {uri}" if uri else ""
+            return f"{value[:half]}\n[... {len(value) - 2 * half} characters cut{where} ...]\n{value[-half:]}"
         case dict():
-            return {name: _cut_strings(inner, keep) for name, inner in value.items()}
+            return {name: _cut_strings(inner, keep, uri) for name, inner in value.items()}
         case list():
-            return [_cut_strings(inner, keep) for inner in value]
+            return [_cut_strings(inner, keep, uri) for inner in value]
     return value
 
 

@@ -1,0 +1,133 @@
+"""mcp_server/__main__.py: the command line, its exit status, and what a start that fails tells a person."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from agent_kernel_mcp import __main__ as cli
+from agent_kernel_mcp.__main__ import main, state_folder
+
+COMMAND = [sys.executable, "-m", "agent_kernel_mcp"]
+
+
+def run(*arguments, stdin="", env=None, **kwargs):
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], input=stdin, capture_output=True, text=True, timeout=60, env=env, **kwargs
+    )
+
+
+def test_the_state_folder_is_the_first_that_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    environ = {"AGENT_KERNEL_HOME": "/b", "XDG_STATE_HOME": "/c"}
+    assert state_folder("/a", environ) == Path("/a")
+    assert state_folder(None, environ) == Path("/b")
+    assert state_folder(None, {"XDG_STATE_HOME": "/c"}) == Path("/c/agent-kernel")
+    assert state_folder(None, {"AGENT_KERNEL_HOME": "", "XDG_STATE_HOME": ""}) == Path(
+        "/home/me/.local/state/agent-kernel"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert state_folder("here", environ) == tmp_path / "here"
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("nonsense",), ("mcp", "--nonsense"), ("mcp", "--tier", "some"), ("approve",), ("skill",)]
+)
+def test_wrong_usage_is_status_2(arguments, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+def test_the_help_of_mcp_says_that_there_is_no_shared_kernel(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["mcp", "--help"])
+    assert left.value.code == 0
+    assert "no shared kernel yet" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_verb_of_another_part_gets_its_arguments_untouched(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "ELSEWHERE", {"bench": ("json.tool_that_is_missing", "bench")})
+    assert main(["bench", "--", "--x"]) == 1
+    assert "agent-kernel[bench]" in capsys.readouterr().err
+
+
+def test_conformance_lists_its_clauses_through_this_command():
+    done = run("conformance", "list")
+    assert done.returncode == 0
+    assert "protocol." in done.stdout
+
+
+def test_nothing_waits_where_there_is_no_state(tmp_path, capsys):
+    assert main(["items", "--state", str(tmp_path / "none"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert not (tmp_path / "none").exists()
+
+
+def test_deciding_or_asking_without_a_kernel_is_status_1(tmp_path, capsys):
+    assert main(["approve", "itm_aaaaaaaaaaaa", "--state", str(tmp_path / "none")]) == 1
+    assert "item.unknown" in capsys.readouterr().err
+    assert main(["status", "--state", str(tmp_path / "none")]) == 1
+    assert "kernel.not_running" in capsys.readouterr().err
+
+
+# --- a start that fails
+
+
+def failed_start(*arguments, env=None):
+    done = run("mcp", "--standalone", *arguments, env=env)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("agent-kernel: ")
+    assert len(done.stderr.splitlines()) == 1
+    return done.stderr
+
+
+def test_a_taken_folder_is_refused_with_the_pid_of_its_owner(tmp_path):
+    tmp_path.chmod(0o700)
+    lock = os.open(tmp_path / "lock", os.O_CREAT | os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    os.write(lock, b"4242")
+    try:
+        assert "state.locked" in (line := failed_start("--state", tmp_path))
+        assert "4242" in line
+    finally:
+        os.close(lock)
+
+
+def test_a_config_that_does_not_parse_is_a_refusal_to_start(tmp_path):
+    tmp_path.chmod(0o700)
+    (tmp_path / "config.toml").write_text("folders = [\n")
+    assert "config.invalid" in failed_start("--state", tmp_path)
+    (tmp_path / "config.toml").write_text("floders = []\n")
+    assert "'folders'" in failed_start("--state", tmp_path)
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    tmp_path.chmod(0o700)
+    (tmp_path / "kernel.db").write_bytes(b"no database at all" * 1000)
+    assert "state.damaged" in failed_start("--state", tmp_path)
+
+
+def test_a_newer_schema_is_refused_with_both_numbers(tmp_path):
+    import sqlite3
+
+    tmp_path.chmod(0o700)
+    with sqlite3.connect(tmp_path / "kernel.db") as db:
+        db.execute("PRAGMA user_version=4711")
+    db.close()
+    assert "4711" in (line := failed_start("--state", tmp_path))
+    assert "state.newer" in line
+
+
+def test_a_shared_folder_that_is_not_there_is_a_refusal_to_start(tmp_path):
+    assert "config.invalid" in failed_start("--state", tmp_path / "s", "--folder", tmp_path / "missing")
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / "s").write_text("")
+    assert "state.not_a_folder" in failed_start("--state", tmp_path / "s")
