@@ -1,0 +1,66 @@
+"""Twins of skills."""
+
+from typing import Any
+
+from .twin import Answer, Call, alters, drops, rewrites, twin
+
+
+def no_uri(_: Call, data: dict[str, Any]) -> None:
+    for skill in data.get("skills") or []:
+        skill.pop("uri", None)
+
+
+alters("skills.search.finds", "names skills without a uri", ("skill_search",), no_uri)
+
+
+def no_files(_: Call, data: dict[str, Any]) -> None:
+    data.pop("files", None)
+
+
+alters("skills.load.brings-body-and-files", "does not list a skill's files", ("skill_load",), no_files)
+drops("skills.load.brings-one-file", "brings the body whatever is asked", "skill_load", "path")
+
+
+@twin("skills.load.stays-inside", "takes a path outside for the skill itself")
+async def bends(call: Call) -> Answer:
+    if call.tool == "skill_load" and ".." in str(call.arguments.get("path")):
+        call.arguments["path"] = "SKILL.md"
+    return await call.serve()
+
+
+@twin("skills.broken.hides-no-other", "lists a folder whose frontmatter it could not read")
+async def lists_broken(call: Call) -> Answer:
+    answer = await call.serve()
+    if call.tool == "skill_search" and not answer.refused:
+        broken = {"name": "conformance-broken", "description": "", "uri": "skill://conformance-broken"}
+        return answer.say({"skills": [*(answer.data.get("skills") or []), broken]})
+    return answer
+
+
+drops("skills.run.runs-a-script", "does not hand args on", "skill_run", "args")
+
+
+def writable(_: Call, data: dict[str, Any]) -> None:
+    data["stdout"] = str(data.get("stdout", "")).replace("refused", "wrote")
+
+
+alters("skills.run.skill-is-read-only", "lets a script write into its skill", ("skill_run",), writable)
+
+
+@twin("skills.run.unknown-script-is-refused", "runs the script with the nearest name")
+async def nearest(call: Call) -> Answer:
+    if call.tool == "skill_run" and "telly" in str(call.arguments.get("script")):
+        call.arguments["script"] = "scripts/tally.py"
+    return await call.serve()
+
+
+@twin("skills.programs.guide-is-there", "has a guide that does not know approvals")
+async def old_guide(call: Call) -> Answer:
+    answer = await call.serve()
+    if call.tool == "skill_load" and call.arguments.get("name") == "durable-programs" and not answer.refused:
+        data = {n: v.replace("kernel.approve", "-") if isinstance(v, str) else v for n, v in answer.data.items()}
+        return answer.say(data)
+    return answer
+
+
+rewrites("skills.programs.run-scripts", "does not find scripts from a program", "scripts/tally.py", "scripts/none.py")
