@@ -28,7 +28,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,9 +36,10 @@ from typing import Any, Self
 
 import anyio
 from mcp import ClientSession, MCPError, types
+from mcp.client.session import ElicitationFnT, ProgressFnT
 from mcp.shared.message import SessionMessage
 
-from .registry import Failed, Untestable, expect
+from .registry import Failed, Untestable
 
 __all__ = ["ANSWER_S", "Reply", "Subject", "Workplace"]
 
@@ -46,8 +47,6 @@ ANSWER_S = 40.0
 START_S = 30.0
 END_S = 5.0
 LINE_BYTES_MAX = 64 * 1024 * 1024
-
-Elicit = Callable[[Any, Any], Awaitable[types.ElicitResult]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +105,9 @@ class Reply:
         try:
             value = json.loads(self.text)
         except ValueError:
-            raise Failed(f"the result is not a JSON object: {self.text[:200]!r}") from None
-        expect(isinstance(value, dict), f"the result is not a JSON object: {self.text[:200]!r}")
+            value = None
+        if not isinstance(value, dict):
+            raise Failed(f"the result is not a JSON object: {self.text[:200]!r}")
         return value
 
     @property
@@ -151,7 +151,7 @@ class Subject:
                 raise Untestable(f"the command does not start: {error}") from error
         return self.process
 
-    async def start(self, *, elicit: Elicit | None = None) -> None:
+    async def start(self, *, elicit: ElicitationFnT | None = None) -> None:
         """Start the command, shake hands as the SDK does, list the tools."""
         await self.launch()
         self._leave = asyncio.Event()
@@ -239,7 +239,7 @@ class Subject:
         except TimeoutError:
             raise Failed(f"no line within {wait_s:.0f} s; {self.last_words()}") from None
 
-    async def _converse(self, elicit: Elicit | None) -> None:
+    async def _converse(self, elicit: ElicitationFnT | None) -> None:
         to_session, from_server = anyio.create_memory_object_stream[SessionMessage | Exception](math.inf)
         to_server, from_session = anyio.create_memory_object_stream[SessionMessage](math.inf)
         pumps = [
@@ -301,9 +301,7 @@ class Subject:
 
     # --- tools
 
-    async def call(
-        self, tool: str, /, *, report: Callable[..., Awaitable[None]] | None = None, **arguments: Any
-    ) -> Reply:
+    async def call(self, tool: str, /, *, report: ProgressFnT | None = None, **arguments: Any) -> Reply:
         """Call a tool through the SDK. `report` gets progress and thereby sends a progress token."""
         if tool not in self.tools:
             raise Untestable(f"the server has no tool {tool}")

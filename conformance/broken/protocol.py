@@ -46,13 +46,11 @@ def swallows_nan(line: bytes) -> bool:
     return b"NaN" not in line
 
 
-@twin("protocol.server.instructions-are-short", "tells its whole manual at the handshake")
+@twin("protocol.server.instructions-are-short", "tells its whole manual at the handshake", at="handshake")
 async def wordy(call: Call) -> Answer:
     answer = await call.serve()
     if call.method == "initialize":
         answer.result["instructions"] = "Read this first. " * 100
-    elif call.method == "ping":
-        await asyncio.sleep(0)
     return answer
 
 

@@ -57,7 +57,7 @@ class Proxy:
             elif message["method"] == "conformance/twin":
                 clause = message["params"]["clause"]
                 self.twin = TWINS[clause] if clause else None
-            elif "id" not in message or self.twin is None or self.twin.at != "call":
+            elif "id" not in message or self.twin is None or self.twin.at in ("line", "end"):
                 await self.pass_on(message, line)
             else:
                 task = asyncio.create_task(self.lie(self.twin, message))
@@ -87,7 +87,8 @@ class Proxy:
         """Send a request under an id of our own; its answer."""
         self.number += 1
         own = f"twin-{self.number}"
-        self.waiting[own] = answer = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self.waiting[own] = answer
         self.to_server(json.dumps(message | {"id": own}).encode() + b"\n")
         return await answer
 

@@ -5,8 +5,9 @@
         call.arguments.pop("as_of", None)
         return await call.serve()
 
-Three places to lie at: `call` (the default: around each request), `line` (sees each raw line of the client first; a false
-answer swallows it), `end` (runs when stdin ended, before the server is let go).
+Places to lie at: `call` (the default: around each request), `handshake` (likewise, but it takes a new connection to see it),
+`line` (sees each raw line of the client first; a false answer swallows it), `end` (runs when stdin ended, before the server is
+let go).
 
 What a twin remembers (`call.notes`) is kept beside the state folder, so that it can lie about what was before a restart.
 """

@@ -156,7 +156,7 @@ def yes(schema: Any) -> dict[str, Any]:
 async def person_answers_by_elicitation(c: Driver) -> None:
     asked: list[str] = []
 
-    async def accept(_: Any, params: Any) -> types.ElicitResult:
+    async def accept(context: Any, params: Any) -> types.ElicitResult:  # noqa: ARG001  the SDK names both
         asked.append(params.message)
         return types.ElicitResult(action="accept", content=yes(getattr(params, "requested_schema", None)))
 
