@@ -66,7 +66,8 @@ class Limits:
     turn_cpu_s_max: float = 30.0
 
     # --- memory and skills
-    memory_text_bytes_max: int = 32 * KIB
+    memory_text_bytes_max: int = 256 * KIB
+    """Turns of public chat histories reach 50 KiB; a pasted document is a file, not a memory."""
     memory_items_max: int = 100
     """Of one memory_add."""
     memory_label_chars_max: int = 256
