@@ -307,6 +307,27 @@ class Journal:
             (*columns.values(), self._ports.clock.now(), rid),
         )
 
+    def live_in(self, tx: Transaction, rid: int) -> None:
+        """A process for the program is about to start."""
+        self.change_in(tx, rid, parked=0, wake_at=None)
+        tx.execute("UPDATE run SET lives=lives+1 WHERE rid=?", (rid,))
+        tx.execute(
+            "UPDATE run SET detail=NULL WHERE rid=? AND status='working' AND cancelled=0 AND ended_at IS NULL", (rid,)
+        )
+        self.event_in(tx, rid, "started")
+
+    def lived_in(
+        self, tx: Transaction, rid: int, principal: str, lines: Sequence[tuple[int, str]], cpu_s: float
+    ) -> None:
+        """A process for the program has gone: what it printed and used, also when the run has ended."""
+        self.log_in(tx, rid, principal, lines, None)
+        tx.execute("UPDATE run SET cpu_s=cpu_s+? WHERE rid=?", (cpu_s, rid))
+
+    def rerun_in(self, tx: Transaction, rid: int) -> int:
+        """The program's process was lost; how often by now."""
+        found: int = tx.execute("UPDATE run SET reruns=reruns+1 WHERE rid=? RETURNING reruns", (rid,)).fetchall()[0][0]
+        return found
+
     def park_in(self, tx: Transaction, rid: int, *, deliveries: int, wake_at: float | None) -> bool:
         """The process may go: nothing came since. False when something did; `parked` is -1 from whatever stirred the run."""
         self.change_in(tx, rid, consumed=deliveries)
@@ -321,16 +342,16 @@ class Journal:
 
     def end_in(
         self, tx: Transaction, rid: int, *, status: str, detail: str | None, output: bytes | None,
-        error: Mapping[str, Any] | None, warnings: Sequence[str] = (), cpu_s: float = 0.0,
+        error: Mapping[str, Any] | None, warnings: Sequence[str] = (),
     ) -> bool:  # fmt: skip
         """The run is over; False when it was before."""
         now = self._ports.clock.now()
         changed = tx.execute(
-            "UPDATE run SET status=?, detail=?, output=?, error=?, warnings=?, parked=1, wake_at=NULL, paused=0, cpu_s=cpu_s+?,"
+            "UPDATE run SET status=?, detail=?, output=?, error=?, warnings=?, parked=1, wake_at=NULL, paused=0,"
             " updated_at=?, ended_at=? WHERE rid=? AND ended_at IS NULL",
             (
                 status, detail, output, None if error is None else json.dumps(error), json.dumps(list(warnings)) if warnings else None,
-                cpu_s, now, now, rid,
+                now, now, rid,
             ),
         ).rowcount  # fmt: skip
         if not changed:

@@ -53,6 +53,7 @@ __all__ = [
     "difference",
     "digest_of",
     "divergence_text",
+    "shown",
 ]  # fmt: skip
 
 PATH_VERSION = 1
@@ -352,11 +353,11 @@ def divergence_text(
     method, path, arguments = recorded
     found = diverged.found
     where = f"Replay differs at call {diverged.n} ({path}), after {consumed} recorded answers."
-    was = f"Recorded: {method} {_shown(arguments)}."
+    was = f"Recorded: {method} {shown(arguments)}."
     if found is None:
         now, first = "Now: the program does not make this call.", ""
     else:
-        now = f"Now: {found.method} {_shown(found.arguments)}."
+        now = f"Now: {found.method} {shown(found.arguments)}."
         first = (
             f" First difference: {'the method' if found.method != method else difference(arguments, found.arguments)}."
         )
@@ -406,7 +407,7 @@ def _short(value: Any) -> str:
     return _cut(json.dumps(value))
 
 
-def _shown(arguments: bytes | None) -> str:
+def shown(arguments: bytes | None) -> str:
     return "(arguments over 4 KiB)" if arguments is None else _cut(arguments.decode("utf8", "replace"), 400)
 
 
