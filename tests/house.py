@@ -22,8 +22,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent_kernel.memory": BELOW_PRIMITIVES,
     "agent_kernel.skills": BELOW_PRIMITIVES,
     "agent_kernel.scheduler": {"agent_kernel.base"},
-    "agent_kernel.programs": BELOW_PRIMITIVES | PRIMITIVES | {"agent_kernel.scheduler"},
-    "agent_kernel.orchestration": BELOW_PRIMITIVES | PRIMITIVES | {"agent_kernel.scheduler", "agent_kernel.programs"},
+    "agent_kernel.flights": BELOW_PRIMITIVES | PRIMITIVES,
+    "agent_kernel.programs": BELOW_PRIMITIVES | PRIMITIVES | {"agent_kernel.flights"},
+    "agent_kernel.orchestration": BELOW_PRIMITIVES
+    | PRIMITIVES
+    | {"agent_kernel.scheduler", "agent_kernel.flights", "agent_kernel.programs"},
     "agent_kernel": {"agent_kernel"},
     "agent_kernel_mcp": {"agent_kernel", "agent_kernel_mcp"},
     "agent_kernel_bench": {"agent_kernel", "agent_kernel_bench"},
