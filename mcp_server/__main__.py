@@ -136,10 +136,14 @@ def _operator_options() -> argparse.ArgumentParser:
         help="share a folder with sandboxes, read-only (repeat)",
     )
     operator.add_argument(
-        "--allow-host", action="append", default=[], metavar="H", help="let sandboxes reach a host (repeat)"
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="H",
+        help="kept for later: sandboxes reach no host yet (repeat)",
     )
     operator.add_argument(
-        "--allow-packages", action="store_true", help="let sandboxes have Python packages built from wheels"
+        "--allow-packages", action="store_true", help="kept for later: sandboxes have the standard library only"
     )
     operator.add_argument(
         "--approve-in-host", action="store_true", help="let the model's run_approve answer what waits for a person"
@@ -156,6 +160,12 @@ def _operator_options() -> argparse.ArgumentParser:
 
 def _mcp(asked: argparse.Namespace) -> int:
     source, sink = claim()
+    for option, given in (("--allow-host", asked.allow_host), ("--allow-packages", asked.allow_packages)):
+        if given:
+            print(
+                f"agent-kernel: {option} has no effect yet: sandboxes have no network and the standard library only.",
+                file=sys.stderr,
+            )
     grants = Grants(
         folders=tuple(Folder.parse(text) for text in asked.folder),
         hosts=tuple(asked.allow_host),

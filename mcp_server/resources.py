@@ -129,7 +129,7 @@ async def listed(kernel: Kernel) -> list[tuple[str, str, str, str]]:
         ("kernel://status", "status", "The kernel: isolation, runs, what is shared", "application/json"),
         ("memory://blocks", "standing notes", "Notes that hold for every conversation", "application/json"),
     ]
-    runs = wire(await kernel.runs.list(limit=20))
+    runs = await kernel.runs.list(limit=20)
     found += [
         (f"run://{run['run_id']}", run.get("name") or run["run_id"], f"Run, {run['status']}", "application/json")
         for run in runs["runs"]

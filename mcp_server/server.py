@@ -121,7 +121,7 @@ def request_state_key(folder: Path) -> bytes:
 def instructions(kernel: Kernel) -> str:
     """What a host puts into the context beside the tools; below 1.5 kB."""
     grants = kernel.policy.grants
-    shared = [f"{folder.path}{' (export allowed)' if folder.writable else ''}" for folder in grants.folders]
+    shared = [str(folder.path) for folder in grants.folders]
     if shared:
         listed = ", ".join(shared[:8]) + (f" and {len(shared) - 8} more" if len(shared) > 8 else "")
         folders = f"Shared folders, seen read-only in sandboxes at their own path: {listed[:500]}."
@@ -366,7 +366,7 @@ class Face:
     async def complete(self, ctx: Context, params: types.CompleteRequestParams) -> types.CompleteResult:
         values: list[str] = []
         if params.argument.name == "run_id":
-            runs = wire(await self.kernel.runs.list(limit=100))["runs"]
+            runs = (await self.kernel.runs.list(limit=100))["runs"]
             values = [run["run_id"] for run in runs if run["run_id"].startswith(params.argument.value)]
         return types.CompleteResult(completion=types.Completion(values=values[:100], total=len(values), has_more=False))
 
