@@ -1,0 +1,80 @@
+"""What the processes of a sandbox use now, read from /proc: the watchdog's eyes, where no cgroup counts for us.
+
+`census(init)` walks the tree below `init` (which is ours and is not counted). In tier full nobody can leave that tree, since its top
+is pid 1 of a pid namespace; in tier confined orphans return to it, since it is their subreaper.
+
+Memory is the sum of resident pages of all processes, less the first FILE_PAGES_FREE pages of each that belong to files: libraries and the
+interpreter are shared. Pages shared after a fork are counted for each process that maps them: on the high side, never on the low.
+
+A process that dies while it is read counts as nothing.
+"""
+
+import os
+from contextlib import suppress
+from typing import NamedTuple
+
+__all__ = ["Census", "census", "tasks_of_uid"]
+
+PAGE = os.sysconf("SC_PAGESIZE")
+TICKS = os.sysconf("SC_CLK_TCK")
+FILE_PAGES_FREE = (24 << 20) // PAGE
+
+
+class Census(NamedTuple):
+    tasks: int
+    memory_bytes: int
+    cpu_s: float
+    pids: list[int]
+
+
+def census(init: int) -> Census:
+    tasks, pages, ticks = 0, 0, 0
+    pids: list[int] = []
+    waiting = _children(init)[1]
+    while waiting:
+        pid = waiting.pop()
+        count, children = _children(pid)
+        waiting += children
+        with suppress(OSError, ValueError, IndexError):
+            resident, of_files = _fields(f"/proc/{pid}/statm")[1:3]
+            stat = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+            pages += int(resident) - min(int(of_files), FILE_PAGES_FREE)
+            ticks += sum(map(int, stat[11:15]))  # own and reaped children's, user and system
+            tasks += count
+            pids.append(pid)
+    return Census(tasks, pages * PAGE, ticks / TICKS, pids)
+
+
+def tasks_of_uid(uid: int) -> int:
+    """How many tasks the whole machine runs for `uid`: what RLIMIT_NPROC compares itself with."""
+    found = 0
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with suppress(OSError):
+                if os.stat(f"/proc/{name}").st_uid == uid:
+                    found += len(os.listdir(f"/proc/{name}/task"))
+    return found
+
+
+def _children(pid: int) -> tuple[int, list[int]]:
+    children: list[int] = []
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return 0, children
+    for task in tasks:
+        with suppress(OSError):
+            children += map(int, _fields(f"/proc/{pid}/task/{task}/children"))
+    return len(tasks), children
+
+
+def _fields(path: str) -> list[bytes]:
+    return _read(path).split()
+
+
+def _read(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, 1 << 16)
+    finally:
+        os.close(descriptor)

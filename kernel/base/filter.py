@@ -1,0 +1,179 @@
+"""The list of system calls that a sandbox may make, compiled once to BPF bytes.
+
+Default-deny: what is not named fails with ENOSYS, as on an older kernel, so that libc falls back; what is known to be dangerous fails
+with the familiar EPERM; another architecture's calls (int 0x80, x32) kill the process. Errnos and not signals, because programs probe.
+
+    tier        sockets                                             why
+    full        UNIX, INET, INET6; STREAM and DGRAM                 the network namespace holds a loopback and nothing else
+    confined    none; socketpair UNIX STREAM and SEQPACKET          there is no namespace, and a datagram socketpair reaches any
+                                                                    abstract socket of the machine by sendto
+
+Guarantees
+1. No call here makes a namespace, a mount, a device, a set-uid file, a memory file that no limit counts, or reaches into another process.
+2. The same version of libseccomp gives the same bytes: `digest` of them is what `doctor` shows.
+
+Not here: loading (cell/layers.py, by prctl, with ctypes only): libseccomp is needed where the kernel runs, not behind the wall.
+"""
+
+import hashlib
+import importlib
+import tempfile
+from types import ModuleType
+from typing import Any
+
+from .errors import HostError
+
+__all__ = ["compile_filter", "digest"]
+
+ALLOWED = """
+    access alarm arch_prctl brk capget chdir clock_getres clock_gettime clock_nanosleep close close_range copy_file_range dup dup2 dup3
+    epoll_create epoll_create1 epoll_ctl epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait epoll_wait_old eventfd eventfd2 execve execveat
+    exit exit_group faccessat faccessat2 fadvise64 fallocate fchdir fdatasync fgetxattr flistxattr flock fork fstat fstatfs fsync ftruncate
+    futex futex_requeue futex_wait futex_waitv futex_wake get_robust_list getcpu getcwd getdents getdents64 getegid geteuid getgid getgroups
+    getitimer getpeername getpgid getpgrp getpid getppid getpriority getrandom getresgid getresuid getrlimit getrusage getsid getsockname
+    getsockopt gettid gettimeofday getuid getxattr inotify_add_watch inotify_init inotify_init1 inotify_rm_watch kill lgetxattr link
+    linkat listxattr llistxattr lseek lstat madvise membarrier mincore mkdir mkdirat mmap mprotect mremap msync munmap nanosleep
+    newfstatat pause pidfd_open pidfd_send_signal pipe pipe2 poll ppoll pread64 preadv preadv2 pselect6 pwrite64 pwritev pwritev2 read
+    readahead readlink readlinkat readv recvfrom recvmmsg recvmsg rename renameat renameat2 restart_syscall rmdir rseq rt_sigaction
+    rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_tgsigqueueinfo sched_get_priority_max
+    sched_get_priority_min sched_getaffinity sched_getattr sched_getparam sched_getscheduler sched_rr_get_interval sched_setaffinity
+    sched_yield select sendfile sendmmsg sendmsg sendto set_robust_list set_tid_address setitimer setpgid setpriority setrlimit setsid
+    setsockopt shutdown sigaltstack signalfd signalfd4 splice stat statfs statx symlink symlinkat sync_file_range sysinfo tee tgkill time
+    timer_create timer_delete timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime times tkill
+    truncate umask uname unlink unlinkat utime utimensat utimes vfork wait4 waitid write writev
+""".split()  # noqa: SIM905  a list of 190 strings is not easier to read
+
+ALLOWED_WITH_SOCKETS = ["accept", "accept4", "bind", "connect", "listen"]
+
+REFUSED = """
+    acct add_key adjtimex bpf capset chown chroot clock_adjtime clock_settime create_module delete_module fanotify_init fanotify_mark fchown
+    fchownat finit_module fremovexattr fsconfig fsetxattr fsmount fsopen fspick get_kernel_syms get_mempolicy init_module io_cancel
+    io_destroy io_getevents io_setup io_submit io_uring_enter io_uring_register io_uring_setup ioperm iopl ioprio_set kcmp kexec_file_load
+    kexec_load keyctl lchown lookup_dcookie lremovexattr lsetxattr mbind memfd_create memfd_secret migrate_pages mlock mlock2 mlockall
+    modify_ldt mount mount_setattr move_mount move_pages mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedsend mq_unlink msgctl
+    msgget msgrcv msgsnd name_to_handle_at nfsservctl open_by_handle_at open_tree perf_event_open pidfd_getfd pivot_root process_madvise
+    process_mrelease process_vm_readv process_vm_writev ptrace query_module quotactl quotactl_fd reboot removexattr remap_file_pages
+    request_key sched_setattr sched_setparam sched_setscheduler seccomp semctl semget semop semtimedop set_mempolicy setdomainname
+    setfsgid setfsuid setgid setgroups sethostname setns setregid setresgid setresuid setreuid settimeofday setuid setxattr shmat shmctl
+    shmdt shmget swapoff swapon sync syncfs sysfs syslog umount umount2 unshare uselib userfaultfd ustat vhangup vmsplice
+""".split()  # noqa: SIM905
+
+EPERM, ENOSYS, ENOTTY = 1, 38, 25
+NAMESPACE_FLAGS = 0x7E020080
+"""Every CLONE_NEW* of clone(2); 0x80, CLONE_NEWTIME, lies in the signal byte and cannot be asked for this way, so asking is refused too."""
+SET_ID_BITS = 0o6000
+CREATES = 0o100 | 0o20000000
+"""O_CREAT and the own bit of O_TMPFILE: only with them does open(2) look at its mode."""
+FIFO, FILE_TYPE = 0o010000, 0o170000
+LOW_32_BITS = 0xFFFFFFFF
+SOCKET_TYPE = 0xF
+UNIX, INET, INET6 = 1, 2, 10
+STREAM, DGRAM, SEQPACKET = 1, 2, 5
+
+FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 36, 37, 38, 1030, 1032, 1033, 1034)
+"""All but F_SETOWN, F_SETOWN_EX and F_SETSIG, which send signals to others, leases, notifications, and growing of pipes."""
+IOCTL = (0x5401, 0x540F, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+"""TCGETS TIOCGPGRP TIOCGWINSZ FIONREAD FIONBIO FIONCLEX FIOCLEX: what isatty, select loops and close-on-exec need."""
+PRCTL = (2, 3, 7, 15, 16, 21, 23, 27, 29, 30, 38, 39, 42, 0x53564D41)
+"""Reading, naming (threads, memory), timer slack, and no_new_privs."""
+PERSONALITY = (0, LOW_32_BITS)
+
+
+def compile_filter(tier: str) -> bytes:
+    """BPF for `full` or `confined`; 10-30 ms the first time in a process."""
+    seccomp = _library()
+    program = seccomp.SyscallFilter(seccomp.ERRNO(ENOSYS))
+    program.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
+    program.set_attr(seccomp.Attr.CTL_NNP, 0)  # set by layers.py, one step a function
+    rules = _Rules(seccomp, program)
+    for name in ALLOWED:
+        rules.allow(name)
+    for name in REFUSED:
+        rules.refuse(name)
+    _memory_and_processes(rules)
+    _files(rules)
+    _sockets(rules, tier)
+    with tempfile.TemporaryFile() as file:
+        program.export_bpf(file)
+        file.seek(0)
+        return file.read()
+
+
+def digest(program: bytes) -> str:
+    return hashlib.sha256(program).hexdigest()[:12]
+
+
+class _Rules:
+    def __init__(self, seccomp: ModuleType, program: Any) -> None:
+        self._seccomp = seccomp
+        self._program = program
+
+    def allow(self, name: str, *conditions: Any) -> None:
+        self._add(self._seccomp.ALLOW, name, conditions)
+
+    def refuse(self, name: str, *conditions: Any, errno: int = EPERM) -> None:
+        self._add(self._seccomp.ERRNO(errno), name, conditions)
+
+    def bits(self, argument: int, mask: int, value: int) -> Any:
+        return self._seccomp.Arg(argument, self._seccomp.MASKED_EQ, mask, value)
+
+    def _add(self, action: int, name: str, conditions: tuple[Any, ...]) -> None:
+        try:
+            number = self._seccomp.resolve_syscall(self._seccomp.Arch.NATIVE, name)
+        except ValueError:
+            return  # a call that this libseccomp does not know stays at the default, ENOSYS
+        self._program.add_rule(action, number, *conditions)
+
+
+def _memory_and_processes(rules: _Rules) -> None:
+    rules.allow("clone", rules.bits(0, NAMESPACE_FLAGS, 0))
+    rules.allow("prlimit64", rules.bits(0, LOW_32_BITS, 0))
+    for option in PRCTL:
+        rules.allow("prctl", rules.bits(0, LOW_32_BITS, option))
+    for persona in PERSONALITY:
+        rules.allow("personality", rules.bits(0, LOW_32_BITS, persona))
+
+
+def _files(rules: _Rules) -> None:
+    """Nothing that carries a set-uid or set-gid bit is made: on a mount without nosuid it would stay behind."""
+    for name, mode in (("chmod", 1), ("fchmod", 1), ("fchmodat", 2), ("creat", 1)):
+        rules.allow(name, rules.bits(mode, SET_ID_BITS, 0))
+        for bit in (0o4000, 0o2000):
+            rules.refuse(name, rules.bits(mode, bit, bit))
+    for name, flags in (("open", 1), ("openat", 2)):
+        rules.allow(name, rules.bits(flags, CREATES, 0))
+        rules.allow(name, rules.bits(flags + 1, SET_ID_BITS, 0))
+    for name, mode in (("mknod", 1), ("mknodat", 2)):
+        rules.allow(name, rules.bits(mode, FILE_TYPE | SET_ID_BITS, FIFO))
+    for command in FCNTL:
+        rules.allow("fcntl", rules.bits(1, LOW_32_BITS, command))
+    for request in IOCTL:
+        rules.allow("ioctl", rules.bits(1, LOW_32_BITS, request))
+
+
+def _sockets(rules: _Rules, tier: str) -> None:
+    pairs = [STREAM, SEQPACKET]
+    if tier == "full":
+        pairs.append(DGRAM)
+        for name in ALLOWED_WITH_SOCKETS:
+            rules.allow(name)
+        for family in (UNIX, INET, INET6):
+            for kind in (STREAM, DGRAM):
+                rules.allow("socket", rules.bits(0, LOW_32_BITS, family), rules.bits(1, SOCKET_TYPE, kind))
+    else:
+        for name in ("socket", *ALLOWED_WITH_SOCKETS):
+            rules.refuse(name)
+    for kind in pairs:
+        rules.allow("socketpair", rules.bits(0, LOW_32_BITS, UNIX), rules.bits(1, SOCKET_TYPE, kind))
+
+
+def _library() -> ModuleType:
+    """The package looks for the shared library when it is imported, so the import is where a host without it shows."""
+    try:
+        return importlib.import_module("pyseccomp")
+    except (ImportError, OSError, RuntimeError) as error:
+        raise HostError(
+            "sandbox.unavailable",
+            f"libseccomp, which compiles the sandbox's filter, cannot be loaded ({error})."
+            " Install it: `apt-get install libseccomp2` (Debian, Ubuntu) or `dnf install libseccomp` (Fedora).",
+        ) from error

@@ -1,0 +1,192 @@
+"""Files into and out of a sandbox: names that stay beneath it, and a collection that trusts nothing it finds.
+
+A guest chooses names, types, sizes and links in its workspace, and may still change them while they are read. So a collection walks by
+descriptors, one component at a time, never by path; a link is not followed, and what was opened is looked at again before it is read.
+
+Guarantees
+1. No name leads out: absolute, `..`, empty, NUL, backslash or a part over 255 bytes is `path.outside`.
+2. Only regular files with one link are read, at most `collected_files_max` of them and `collected_bytes_max` bytes; the rest is named with its
+   size and no data. Symlinks, FIFOs, sockets, devices and second links are left where they are.
+3. Input files that come back with the bytes they had are not outputs.
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .errors import ArgumentError, LimitExceeded
+from .limits import Limits
+from .output import harmless
+
+__all__ = ["Found", "Usage", "checked_files", "checked_path", "collect", "usage"]
+
+DEPTH_MAX = 32
+DEPTH_COUNTED_MAX = 128
+ENTRIES_MAX = 50_000
+READ_BYTES = 1 << 20
+NOT_OUTPUT = frozenset({"__pycache__", ".cache"})
+"""Made by tools and not by the work."""
+
+
+class Found(NamedTuple):
+    path: str
+    size_bytes: int
+    data: bytes | None
+    """None: past a limit of the collection; the file is named and not kept."""
+
+
+class Usage(NamedTuple):
+    bytes: int
+    inodes: int
+
+
+def checked_path(path: str) -> str:
+    """`path` if it is relative and stays beneath; raises `path.outside` else."""
+    parts = path.split("/")
+    try:
+        fine = all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in parts)
+    except UnicodeEncodeError:
+        fine = False
+    if not fine or "\0" in path or "\\" in path or len(parts) > DEPTH_MAX:
+        raise ArgumentError(
+            "path.outside", f"{path[:200]!r} is not a path beneath the workspace. Use relative names like `data/a.csv`."
+        )
+    return path
+
+
+def checked_files(files: Mapping[str, str | bytes], limits: Limits) -> dict[str, bytes]:
+    """Input files as bytes; every name checked, and the whole bounded by what a workspace may hold."""
+    checked: dict[str, bytes] = {}
+    for path, content in files.items():
+        try:
+            checked[checked_path(path)] = content if isinstance(content, bytes) else content.encode()
+        except UnicodeEncodeError as error:
+            raise ArgumentError(
+                "argument.invalid",
+                f"files[{path!r}] holds a lone surrogate, which is not text: {error.reason}. Remove it.",
+            ) from error
+    total = sum(map(len, checked.values()))
+    if total > limits.workspace_bytes_max:
+        raise LimitExceeded(
+            "limit.exceeded",
+            f"The files are {total} bytes, a workspace holds {limits.workspace_bytes_max}."
+            " The operator's line is `workspace_bytes_max` in [limits] of config.toml.",
+        )
+    return checked
+
+
+def collect(workspace: int, given: Mapping[str, bytes], limits: Limits) -> list[Found]:
+    """Files of the folder `workspace` that are new or differ from `given`, sorted by path."""
+    known = {path: hashlib.sha256(data).digest() for path, data in given.items()}
+    found: list[Found] = []
+    room = limits.collected_bytes_max
+    entries = _Budget(ENTRIES_MAX)
+    for folder, name, path in _regular_files(workspace, "", 0, entries):
+        size, data = _read(
+            folder, name, min(room, limits.file_bytes_max) if len(found) < limits.collected_files_max else 0
+        )
+        if size < 0 or (data is not None and known.get(path) == hashlib.sha256(data).digest()):
+            continue
+        if data is not None:
+            room -= len(data)
+        found.append(Found(harmless(path.encode(errors="replace").decode()), size, data))
+    return sorted(found)
+
+
+def usage(folders: list[int], pids: list[int]) -> Usage:
+    """Blocks and inodes below `folders`, with files that `pids` hold open and nobody can see any more (tier confined).
+
+    A tree too large or too deep to be counted counts as ENTRIES_MAX inodes.
+    """
+    total, inodes = 0, 0
+    entries = _Budget(ENTRIES_MAX)
+    for folder in folders:
+        for facts in _everything(folder, 0, entries):
+            total += facts.st_blocks * 512
+            inodes += 1
+    for pid in pids:
+        with suppress(OSError):
+            for name in os.listdir(f"/proc/{pid}/fd"):
+                with suppress(OSError):
+                    facts = os.stat(f"/proc/{pid}/fd/{name}")
+                    if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 0:
+                        total += facts.st_blocks * 512
+    return Usage(total, inodes if entries.left >= 0 else ENTRIES_MAX)
+
+
+@dataclass(slots=True)
+class _Budget:
+    left: int
+
+    def spend(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
+
+
+def _regular_files(folder: int, prefix: str, depth: int, entries: _Budget) -> Iterator[tuple[int, str, str]]:
+    for name, facts in _entries(folder, entries):
+        path = f"{prefix}{name}"
+        if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1:
+            yield folder, name, path
+        elif stat.S_ISDIR(facts.st_mode) and depth < DEPTH_MAX and name not in NOT_OUTPUT:
+            with suppress(OSError):
+                below = os.open(name, _FOLDER, dir_fd=folder)
+                try:
+                    yield from _regular_files(below, f"{path}/", depth + 1, entries)
+                finally:
+                    os.close(below)
+
+
+def _everything(folder: int, depth: int, entries: _Budget) -> Iterator[os.stat_result]:
+    for name, facts in _entries(folder, entries):
+        yield facts
+        if stat.S_ISDIR(facts.st_mode):
+            if depth == DEPTH_COUNTED_MAX:
+                entries.left = -1  # nobody works that deep; what hides there is not looked for
+                return
+            with suppress(OSError):
+                below = os.open(name, _FOLDER, dir_fd=folder)
+                try:
+                    yield from _everything(below, depth + 1, entries)
+                finally:
+                    os.close(below)
+
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _entries(folder: int, entries: _Budget) -> Iterator[tuple[str, os.stat_result]]:
+    with suppress(OSError), os.scandir(folder) as scan:
+        for entry in scan:
+            if not entries.spend():
+                return
+            with suppress(OSError):
+                yield entry.name, os.stat(entry.name, dir_fd=folder, follow_symlinks=False)
+
+
+def _read(folder: int, name: str, bytes_max: int) -> tuple[int, bytes | None]:
+    """Size and bytes; (-1, None) when it turns out to be something else than the walk saw."""
+    try:
+        descriptor = os.open(
+            name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=folder
+        )
+    except PermissionError:
+        return -1, None  # made unreadable by the guest
+    except OSError:
+        return -1, None
+    try:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_nlink != 1:
+            return -1, None
+        if facts.st_size > bytes_max:
+            return facts.st_size, None
+        parts = bytearray()
+        while len(parts) <= bytes_max and (part := os.read(descriptor, min(READ_BYTES, bytes_max + 1 - len(parts)))):
+            parts += part
+        return (len(parts), bytes(parts)) if len(parts) <= bytes_max else (len(parts), None)
+    finally:
+        os.close(descriptor)

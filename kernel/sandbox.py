@@ -1,0 +1,542 @@
+"""Sandbox: code in, what became of it out; who lives, who is killed, what was used.
+
+A zygote (cell/zygote.py) forks a fresh locked child for every call. The child has a frame socket, two pipes and a workspace, and nothing
+else of the host. The layers are cell/layers.py, the system calls base/filter.py, one live child base/cell.py; the parts that read
+what a hostile guest made are base/output.py and base/workspace.py.
+
+    tier       needs                                             what it lacks against the one above
+    full       user namespaces, Landlock, seccomp                -
+    confined   Landlock ABI 6, seccomp (typical in containers)   unseen host paths (stat sees them), own loopback, locks of multiprocessing
+    none       -                                                 everything: no code is run, `sandbox.unavailable` says why
+
+Guarantees
+1. The tier is found by running a throw-away sandbox at start, told in every result with the layers that this very child reported,
+   and never lowered for a call.
+2. `exit_code`, `value`, `error` and the output are the guest's claim about itself; `stopped_by`, `usage`, `tier`, `layers` are ours.
+3. No process of a sandbox outlives its result: the tree is killed and reaped by its init before files are collected and the reply made.
+4. Wall time, memory, tasks, output, files and disk are bounded by numbers (base/limits.py); what is over is killed and named.
+5. As root every sandbox has a uid of its own, which returns only when the zygote has reaped the child. Nothing runs as uid 0.
+6. An argument can only narrow: more than the operator's limit is `limit.exceeded`, hosts `egress.denied`, packages `packages.denied`.
+7. Changed files and long output live at least 24 h under `sandbox://<id>/...`, also when the sandbox is long gone.
+
+If this process dies, every leash breaks and every sandbox with it; nothing here is durable but what `store.keep` committed.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import mimetypes
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+
+from .base import filter as syscalls
+from .base.cell import Bounds, Cell, Ended, Place, Usage
+from .base.census import tasks_of_uid
+from .base.errors import ArgumentError, Denied, GuestError, HostError, LimitExceeded, NotFound
+from .base.limits import MIB, Limits
+from .base.output import harmless
+from .base.policy import Policy
+from .base.pool import Refused, Zygote, interpreters, reachable_by_others
+from .base.ports import LOCAL, Ports
+from .base.reserve import reserve_uid
+from .base.store import Store, Transaction
+from .base.workspace import Found, checked_files
+from .cell.frames import END, NOTE, START, encode
+from .scheduler import Scheduler
+
+__all__ = ["Cell", "Content", "Ended", "FileOut", "Result", "Sandbox", "Usage"]
+
+LANGUAGES = ("python", "bash")
+TIERS = ("full", "confined")
+ADDRESS_SPACE_EXTRA = 512 * MIB
+"""RLIMIT_AS is twice the memory and this: interpreters and threads reserve far more than they touch."""
+TASKS_ABOVE = 16
+"""RLIMIT_NPROC is this much above the limit, so that the watchdog sees a fork bomb go over it and can name it."""
+MEMORY_MB_MIN = 32
+CONFINED_LACKS = ("host paths can be seen by stat", "no loopback network", "no locks of multiprocessing")
+KEPT_FROM_CHARS = 4096
+"""Output longer than this also gets a uri, since a face may have to cut it further."""
+VALUE_CHARS_MAX = 2000
+NOTES_MAX = 1000
+
+Note = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class FileOut:
+    path: str
+    size_bytes: int
+    uri: str | None
+    """None: past a limit of the collection; the file is named and was not kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    id: str
+    exit_code: int | None
+    stdout: str
+    stderr: str
+    value: str | None
+    error: dict[str, str] | None
+    outputs: tuple[FileOut, ...]
+    files: tuple[FileOut, ...]
+    stopped_by: str | None
+    degraded: tuple[str, ...]
+    tier: str
+    layers: tuple[str, ...]
+    usage: Usage
+    stdout_uri: str | None = None
+    stderr_uri: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    uri: str
+    mime: str
+    size_bytes: int
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """What the guest says of itself in END, cut to size and type; the rest of the frame is not looked at."""
+
+    exit_code: int
+    value: str | None
+    error: dict[str, str] | None
+
+    @classmethod
+    def of(cls, payload: bytes) -> Self | None:
+        try:
+            said = json.loads(payload)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(said, dict) or type(said.get("exit_code")) is not int:
+            return None
+        value, error = said.get("value"), said.get("error")
+        return cls(
+            said["exit_code"] & 0xFF,
+            harmless(value[:VALUE_CHARS_MAX]) if isinstance(value, str) else None,
+            {str(name)[:40]: harmless(str(text)) for name, text in list(error.items())[:3]}
+            if isinstance(error, dict)
+            else None,
+        )
+
+
+class Sandbox:
+    def __init__(self, store: Store, ports: Ports, limits: Limits, policy: Policy, scheduler: Scheduler) -> None:
+        self.tier = "none"
+        self.layers: tuple[str, ...] = ()
+        self.degraded: tuple[str, ...] = ()
+        self.python = ""
+        """Version of the interpreter that runs guests; a program's replay is bound to its minor version."""
+        self._store, self._ports, self._limits, self._policy, self._scheduler = store, ports, limits, policy, scheduler
+        self._rooms = asyncio.Semaphore(limits.sandboxes_max)
+        self._restarting = asyncio.Lock()
+        self._filters: dict[str, bytes] = {}
+        self._zygote: Zygote | None = None
+        self._interpreter = ""
+        self._scratch: Path | None = None
+        self._refusals: list[str] = []
+        self._cells: set[Cell] = set()
+
+    @classmethod
+    async def open(
+        cls,
+        *,
+        store: Store,
+        ports: Ports,
+        limits: Limits,
+        policy: Policy,
+        scheduler: Scheduler,
+        tier: str | None = None,
+    ) -> Self:
+        """`tier` asks for that one and no other; what cannot be had makes `tier` none and every run a refusal, not the open."""
+        self = cls(store, ports, limits, policy, scheduler)
+        try:
+            self._filters = {name: syscalls.compile_filter(name) for name in TIERS}
+        except HostError as error:
+            self._refusals.append(error.message)
+            return self
+        for wanted in TIERS if tier is None else (tier,):
+            if await self._try_tier(wanted):
+                break
+        if self.tier == "confined":
+            self.degraded = (*(f"not full: {reason}" for reason in self._refusals), *CONFINED_LACKS)
+        return self
+
+    async def close(self) -> None:
+        for cell in list(self._cells):
+            cell.abandon()
+        if self._zygote is not None:
+            await self._zygote.close()
+        if self._scratch is not None:
+            await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
+
+    # --- one-shot runs
+
+    async def run(
+        self,
+        code: str,
+        *,
+        language: str = "python",
+        files: Mapping[str, str | bytes] | None = None,
+        stdin: str | None = None,
+        timeout_s: float = 30.0,
+        memory_mb: int = 512,
+        packages: Sequence[str] = (),
+        allow_hosts: Sequence[str] = (),
+        skill: Path | None = None,
+        argv: Sequence[str] = (),
+        principal: str = LOCAL,
+        on_note: Callable[[Note], None] | None = None,
+    ) -> Result:
+        self._check(language, timeout_s, memory_mb, packages, allow_hosts)
+        given = checked_files(files or {}, self._limits)
+        texts = [_utf8("code", code), _utf8("stdin", stdin or ""), *(_utf8("argv", word) for word in argv)]
+        start = {
+            "v": 1, "mode": "code", "language": language, "code": code, "argv": list(argv),
+            "files": {path: _text_or_base64(data) for path, data in given.items()},
+        }  # fmt: skip
+        async with self._rooms:
+            cell = await self._cell(timeout_s, memory_mb, skill, texts[1])
+            try:
+                cell.watch()
+                await cell.send(encode(START, 0, json.dumps(start).encode()))
+                claim = await self._converse(cell, on_note)
+                ended = await cell.end(kill=claim is not None, given=given)
+            finally:
+                self._forget(cell)
+        return await self._result(principal, cell, claim, ended)
+
+    async def _converse(self, cell: Cell, on_note: Callable[[Note], None] | None) -> _Claim | None:
+        """Frames of a one-shot guest until END; None when it left without one (bash, an exit, a crash, a kill)."""
+        notes = 0
+        try:
+            while frames := await cell.receive():
+                for frame in frames:
+                    if frame.type == END:
+                        return _Claim.of(frame.payload)
+                    if frame.type == NOTE and on_note is not None and notes < NOTES_MAX:
+                        notes += 1
+                        if (note := _note(frame.payload)) is not None:
+                            on_note(note)
+        except GuestError:
+            cell.stop("killed")
+        return None
+
+    async def _result(self, principal: str, cell: Cell, claim: _Claim | None, ended: Ended) -> Result:
+        if ended.stopped_by is not None:
+            claim = None
+        stdout, stderr = ended.stdout.text(), ended.stderr.text()
+        long = [(name, text) for name, text in (("stdout", stdout), ("stderr", stderr)) if len(text) > KEPT_FROM_CHARS]
+        kept: list[tuple[str, bytes, str]] = [(name, text.encode(), "text/plain") for name, text in long]
+        kept += [(f"files/{quote(f.path)}", f.data, _mime(f.path)) for f in ended.files if f.data is not None]
+        if kept:
+            await self._store.write(lambda tx: self._keep(tx, principal, cell.id, kept))
+        uris = {name: f"sandbox://{cell.id}/{name}" for name, _ in long}
+        return Result(
+            id=cell.id,
+            exit_code=ended.exit_code if claim is None else claim.exit_code,
+            stdout=stdout,
+            stderr=stderr,
+            value=claim.value if claim else None,
+            error=claim.error if claim else None,
+            outputs=(),
+            files=tuple(_file_out(cell.id, found) for found in ended.files),
+            stopped_by=ended.stopped_by,
+            degraded=self.degraded,
+            tier=self.tier,
+            layers=cell.layers,
+            usage=ended.usage,
+            stdout_uri=uris.get("stdout"),
+            stderr_uri=uris.get("stderr"),
+        )
+
+    def _keep(self, tx: Transaction, principal: str, sandbox: str, kept: list[tuple[str, bytes, str]]) -> None:
+        for name, data, mime in kept:
+            self._store.keep(tx, principal, f"sandbox://{sandbox}/{name}", data, mime)
+
+    # --- held cells: programs
+
+    async def launch(
+        self,
+        start: Mapping[str, Any],
+        *,
+        timeout_s: float | None,
+        memory_mb: int,
+        principal: str = LOCAL,  # noqa: ARG002  who asked; rooms are not shared out by principal here, the scheduler does that
+        skill: Path | None = None,
+        cpu_s: float | None = None,
+    ) -> Cell:
+        """A child that has its START; the caller talks to it and must `end` or `abandon` it."""
+        self._check("python", timeout_s, memory_mb, (), ())
+        cell = await self._cell(timeout_s, memory_mb, skill, b"", cpu_s)
+        cell.on_close = lambda: self._forget(cell)
+        try:
+            cell.watch()
+            await cell.send(encode(START, 0, json.dumps(start).encode()))
+        except BaseException:
+            cell.abandon()
+            raise
+        return cell
+
+    async def read(self, *, uri: str, offset: int = 0, limit: int | None = None, principal: str = LOCAL) -> Content:
+        found = await self._store.artifact(principal, uri)
+        if found is None:
+            raise NotFound(
+                "uri.unknown", f"There is nothing at {uri[:200]!r}, or it has expired. Use a uri that a reply named."
+            )
+        if offset < 0 or (limit is not None and limit < 0):
+            raise ArgumentError("argument.invalid", f"offset {offset} and limit {limit} must not be negative.")
+        end = None if limit is None else offset + limit
+        return Content(uri, found.mime, len(found.data), offset, found.data[offset:end])
+
+    # --- making cells
+
+    async def _cell(
+        self, timeout_s: float | None, memory_mb: int, skill: Path | None, stdin: bytes, cpu_s: float | None = None
+    ) -> Cell:
+        """A locked child that waits for START."""
+        zygote = await self._living_zygote()
+        bounds = Bounds(memory_mb * MIB, self._limits.processes_max, timeout_s, cpu_s)
+        sandbox = self._ports.new_id("sbx")
+        place, request = await asyncio.to_thread(self._place, sandbox, bounds, skill)
+        cell = Cell(
+            sandbox,
+            zygote=zygote,
+            ports=self._ports,
+            limits=self._limits,
+            spawn=self._scheduler.spawn,
+            bounds=bounds,
+            place=place,
+        )
+        self._cells.add(cell)
+        try:
+            await cell.start(request, stdin)
+        except Refused as refused:
+            self._cells.discard(cell)
+            raise HostError(
+                "sandbox.unavailable",
+                f"The sandbox could not be built: {refused}. Nothing was run. `agent-kernel doctor` shows what this host allows.",
+                retryable=not zygote.alive,
+            ) from refused
+        except BaseException:
+            self._cells.discard(cell)
+            raise
+        return cell
+
+    def _forget(self, cell: Cell) -> None:
+        cell.abandon()
+        self._cells.discard(cell)
+
+    async def _living_zygote(self) -> Zygote:
+        if self.tier == "none":
+            raise HostError(
+                "sandbox.unavailable",
+                f"No code is run on this host, since it cannot be isolated. {' '.join(self._refusals)}"
+                " `agent-kernel doctor` shows each layer and the line that gets it.",
+            )
+        async with self._restarting:
+            if self._zygote is None or not self._zygote.alive:
+                if self._zygote is not None:
+                    await self._zygote.close()
+                self._zygote = await Zygote.start(self._interpreter, self._filters)
+            return self._zygote
+
+    def _place(self, sandbox: str, bounds: Bounds, skill: Path | None) -> tuple[Place, dict[str, Any]]:
+        """What the child needs to know, and what it will own until it is reaped: a uid as root, folders in tier confined."""
+        root = os.geteuid() == 0
+        reserved = reserve_uid(self._ports.entropy) if root else None
+        uid, gid = (reserved.uid, reserved.uid) if reserved else (os.geteuid(), os.getegid())
+        full = self.tier == "full"
+        tasks = bounds.tasks + TASKS_ABOVE + (0 if root or full else tasks_of_uid(uid))
+        request: dict[str, Any] = {
+            "tier": self.tier, "uid": uid, "gid": gid, "own_uid": root,
+            "bytes_max": self._limits.workspace_bytes_max, "inodes_max": self._limits.workspace_inodes_max,
+            "folders": [str(folder.path) for folder in self._policy.grants.folders],
+            "skill": str(skill) if skill else None,
+            "limits": {
+                "memory_bytes": 2 * bounds.memory_bytes + ADDRESS_SPACE_EXTRA,
+                "file_bytes": self._limits.file_bytes_max,
+                "descriptors": self._limits.descriptors_max,
+                "processes": tasks,
+                "cpu_s": None if bounds.timeout_s is None else int(bounds.timeout_s) + 2,
+            },
+        }  # fmt: skip
+        place = Place(reserved)
+        if not full:
+            assert self._scratch is not None
+            place.scratch = self._scratch / sandbox
+            request |= _make_scratch(place.scratch, uid, gid, skill)
+        return place, request
+
+    # --- the tier
+
+    async def _try_tier(self, tier: str) -> bool:
+        """Run a throw-away sandbox in `tier`; only what has worked counts. Leaves the zygote running when it has."""
+        try:
+            self._interpreter = _interpreter_for(tier)
+            if tier == "confined":
+                self._scratch = await asyncio.to_thread(_scratch_root, self._store.folder)
+            self._zygote = await Zygote.start(self._interpreter, self._filters)
+            self.python = self._zygote.python
+            self.tier = tier
+            cell = await self._cell(10.0, 256, None, b"")
+            try:
+                cell.watch()
+                start = {"v": 1, "mode": "code", "language": "python", "code": "6 * 7", "argv": [], "files": {}}
+                await cell.send(encode(START, 0, json.dumps(start).encode()))
+                claim = await self._converse(cell, None)
+                ended = await cell.end(kill=claim is not None)
+            finally:
+                self._forget(cell)
+            if claim is None or claim.value != "42":
+                problem = f"a trial program failed: {ended.stderr.text()[-300:]}"
+                raise HostError("sandbox.unavailable", problem)  # noqa: TRY301  it joins the refusals of this tier
+        except HostError as error:
+            self.tier = "none"
+            self._refusals.append(f"Tier {tier}: {error.message}")
+            if self._zygote is not None:
+                await self._zygote.close()
+                self._zygote = None
+            return False
+        self.layers = cell.layers
+        return True
+
+    def _check(
+        self,
+        language: str,
+        timeout_s: float | None,
+        memory_mb: int,
+        packages: Sequence[str],
+        allow_hosts: Sequence[str],
+    ) -> None:
+        if language not in LANGUAGES:
+            raise ArgumentError(
+                "argument.invalid", f"language {language!r} is not one of {', '.join(LANGUAGES)}. Use one of them."
+            )
+        if packages:
+            raise Denied(
+                "packages.denied",
+                f"{', '.join(map(str, packages))[:200]}: sandboxes have the standard library only. Work with that.",
+            )
+        if allow_hosts:
+            raise Denied(
+                "egress.denied",
+                f"{', '.join(map(str, allow_hosts))[:200]}: sandboxes reach no host. Put the data into `files`.",
+            )
+        if timeout_s is not None and not 0 < timeout_s <= self._limits.timeout_s_max:
+            raise LimitExceeded(
+                "limit.exceeded",
+                f"timeout_s is {timeout_s:g}; it must be above 0 and at most {self._limits.timeout_s_max:g}."
+                " The operator's line is `timeout_s_max` in [limits] of config.toml.",
+            )
+        if not MEMORY_MB_MIN <= memory_mb <= self._limits.memory_mb_max:
+            raise LimitExceeded(
+                "limit.exceeded",
+                f"memory_mb is {memory_mb}; it must be between {MEMORY_MB_MIN} and {self._limits.memory_mb_max}."
+                " The operator's line is `memory_mb_max` in [limits] of config.toml.",
+            )
+
+
+def _interpreter_for(tier: str) -> str:
+    """In tier full the interpreter is bound into the guest's root. Without that, the guest's uid must be able to walk to it."""
+    found = interpreters()
+    if tier == "full" or os.geteuid() != 0:
+        return found[0]
+    reachable = [path for path in found if reachable_by_others(path)]
+    if not reachable:
+        raise HostError(
+            "sandbox.unavailable",
+            f"No Python of at least 3.11 that other users may run: {', '.join(found)} lie under a private folder."
+            " Install one for all users: `apt-get install python3` or `dnf install python3`.",
+        )
+    return reachable[0]
+
+
+def _scratch_root(state: Path) -> Path:
+    """Where workspaces of tier confined lie. As root outside the private state folder, which their uids cannot pass.
+
+    We hold the state folder's lock, so what an earlier kernel of it left here belongs to nobody.
+    """
+    if os.geteuid() != 0:
+        root = state / "scratch"
+        shutil.rmtree(root, ignore_errors=True)
+        root.mkdir(mode=0o700)
+        return root
+    prefix = f"agent-kernel-{hashlib.sha256(str(state).encode()).hexdigest()[:12]}-"
+    for stale in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        if not stale.is_symlink() and stale.stat().st_uid == 0:
+            shutil.rmtree(stale, ignore_errors=True)
+    made = Path(tempfile.mkdtemp(prefix=prefix))
+    made.chmod(0o711)
+    return made
+
+
+def _make_scratch(scratch: Path, uid: int, gid: int, skill: Path | None) -> dict[str, Any]:
+    scratch.mkdir(mode=0o711)
+    for name in ("workspace", "tmp"):
+        (scratch / name).mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            os.chown(scratch / name, uid, gid)
+    copy = scratch / "skill"
+    if skill is not None:
+        shutil.copytree(skill, copy, symlinks=True)
+        for path in (copy, *copy.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+    return {
+        "workspace": str(scratch / "workspace"),
+        "tmp": str(scratch / "tmp"),
+        "skill": str(copy) if skill is not None else None,
+    }
+
+
+def _text_or_base64(data: bytes) -> str | dict[str, str]:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode()}
+
+
+def _utf8(name: str, text: str) -> bytes:
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        raise ArgumentError(
+            "argument.invalid", f"{name} holds a lone surrogate, which is not text. Remove it."
+        ) from error
+    if b"\0" in data and name != "stdin":
+        raise ArgumentError("argument.invalid", f"{name} holds a NUL character. Remove it.")
+    return data
+
+
+def _note(payload: bytes) -> Note | None:
+    try:
+        note = json.loads(payload)
+    except (ValueError, RecursionError):
+        return None
+    match note:
+        case {"log": str(text)}:
+            return {"log": harmless(text)}
+        case {"progress": [int() | float() as done, int() | float() | None as total, str(message)]}:
+            return {"progress": [done, total, harmless(message)]}
+    return None
+
+
+def _file_out(sandbox: str, found: Found) -> FileOut:
+    uri = None if found.data is None else f"sandbox://{sandbox}/files/{quote(found.path)}"
+    return FileOut(found.path, found.size_bytes, uri)
+
+
+def _mime(path: str) -> str:
+    return mimetypes.guess_type(path)[0] or "application/octet-stream"
