@@ -36,7 +36,8 @@ from typing import Any, Self
 
 import anyio
 from mcp import ClientSession, MCPError, types
-from mcp.client.session import ElicitationFnT, ProgressFnT
+from mcp.client.session import ElicitationFnT
+from mcp.shared.dispatcher import ProgressFnT
 from mcp.shared.message import SessionMessage
 
 from .registry import Failed, Untestable

@@ -344,7 +344,7 @@ async def longer_wait_is_refused(c: Driver) -> None:
 
 @check("protocol.wait.longer-with-progress-is-served")
 async def longer_wait_with_progress_is_served(c: Driver) -> None:
-    async def ignore(*_: Any) -> None:
+    async def ignore(progress: float, total: float | None, message: str | None) -> None:
         pass
 
     reply = await c.subject.call("sandbox_run", report=ignore, code="print(1)", timeout_s=60)
