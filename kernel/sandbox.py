@@ -43,7 +43,7 @@ from .base.errors import ArgumentError, Denied, GuestError, HostError, LimitExce
 from .base.limits import MIB, Limits
 from .base.output import harmless
 from .base.policy import Policy
-from .base.pool import Refused, Zygote, interpreters, reachable_by_others
+from .base.pool import Refused, Zygote, interpreters, probe_layers, reachable_by_others
 from .base.ports import LOCAL, Ports
 from .base.reserve import reserve_uid
 from .base.store import Store, Transaction
@@ -51,7 +51,7 @@ from .base.workspace import Found, checked_files
 from .cell.frames import END, NOTE, START, encode
 from .scheduler import Scheduler
 
-__all__ = ["Cell", "Content", "Ended", "FileOut", "Result", "Sandbox", "Usage"]
+__all__ = ["Cell", "Content", "Ended", "FileOut", "LayerReport", "Report", "Result", "Sandbox", "Usage", "probe"]
 
 LANGUAGES = ("python", "bash")
 TIERS = ("full", "confined")
@@ -106,6 +106,22 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerReport:
+    name: str
+    works: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    tier: str
+    layers: tuple[LayerReport, ...]
+    applied: tuple[str, ...]
+    """What the throw-away sandbox of that tier reported of itself."""
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Claim:
     """What the guest says of itself in END, cut to size and type; the rest of the frame is not looked at."""
 
@@ -145,7 +161,8 @@ class Sandbox:
         self._zygote: Zygote | None = None
         self._interpreter = ""
         self._scratch: Path | None = None
-        self._refusals: list[str] = []
+        self.refusals: list[str] = []
+        """Why a better tier was not taken."""
         self._cells: set[Cell] = set()
 
     @classmethod
@@ -164,13 +181,13 @@ class Sandbox:
         try:
             self._filters = {name: syscalls.compile_filter(name) for name in TIERS}
         except HostError as error:
-            self._refusals.append(error.message)
+            self.refusals.append(error.message)
             return self
         for wanted in TIERS if tier is None else (tier,):
             if await self._try_tier(wanted):
                 break
         if self.tier == "confined":
-            self.degraded = (*(f"not full: {reason}" for reason in self._refusals), *CONFINED_LACKS)
+            self.degraded = (*(f"not full: {reason}" for reason in self.refusals), *CONFINED_LACKS)
         return self
 
     async def close(self) -> None:
@@ -342,7 +359,7 @@ class Sandbox:
         if self.tier == "none":
             raise HostError(
                 "sandbox.unavailable",
-                f"No code is run on this host, since it cannot be isolated. {' '.join(self._refusals)}"
+                f"No code is run on this host, since it cannot be isolated. {' '.join(self.refusals)}"
                 " `agent-kernel doctor` shows each layer and the line that gets it.",
             )
         async with self._restarting:
@@ -404,7 +421,7 @@ class Sandbox:
                 raise HostError("sandbox.unavailable", problem)  # noqa: TRY301  it joins the refusals of this tier
         except HostError as error:
             self.tier = "none"
-            self._refusals.append(f"Tier {tier}: {error.message}")
+            self.refusals.append(f"Tier {tier}: {error.message}")
             if self._zygote is not None:
                 await self._zygote.close()
                 self._zygote = None
@@ -540,3 +557,67 @@ def _file_out(sandbox: str, found: Found) -> FileOut:
 
 def _mime(path: str) -> str:
     return mimetypes.guess_type(path)[0] or "application/octet-stream"
+
+
+# --- what this host can do
+
+
+def probe() -> Report:
+    """Each layer tried by itself, then the tier found as a kernel would find it. Blocking; not from inside an event loop."""
+    found = probe_layers(interpreters()[0])
+    tiers = asyncio.run(_trial())
+    layers = tuple(LayerReport(name, works, detail) for name, works, detail in found)
+    missing = (
+        [] if tiers.tier == "full" else [*tiers.refusals, *_advice({layer.name for layer in layers if not layer.works})]
+    )
+    return Report(tiers.tier, layers, tiers.layers, tuple(missing))
+
+
+async def _trial() -> Sandbox:
+    """A sandbox opened and closed on a state folder of its own."""
+    ports, limits = Ports.real(), Limits()
+    scheduler = Scheduler(slots=1, queue_max=1)
+    with tempfile.TemporaryDirectory(prefix="agent-kernel-probe-") as folder:
+        store = await Store.open(
+            Path(folder) / "state", ports=ports, limits=limits, migrations=(), spawn=scheduler.spawn
+        )
+        try:
+            sandbox = await Sandbox.open(store=store, ports=ports, limits=limits, policy=Policy(), scheduler=scheduler)
+            await sandbox.close()
+        finally:
+            await store.close()
+            await scheduler.close()
+    return sandbox
+
+
+def _advice(failed: set[str]) -> list[str]:
+    """What a person can do about each layer that is not there; nothing that would weaken the host for everybody."""
+    lines = []
+    if failed & {"user namespace", "mount namespace", "private root"}:
+        if _sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1":
+            lines.append(
+                "AppArmor lets only named programs use user namespaces (Ubuntu 24.04). Give this Python a profile with `userns,`:"
+                f" /etc/apparmor.d/agent-kernel with `profile agent-kernel {interpreters()[0]} flags=(unconfined) {{ userns, }}`,"
+                " then `apparmor_parser -r` it."
+            )
+        elif _sysctl("user/max_user_namespaces") == "0":
+            lines.append("User namespaces are switched off. Run as root: sysctl -w user.max_user_namespaces=15000")
+        else:
+            lines.append(
+                "Something around us forbids namespaces, usually a container's seccomp profile. Run on the host, or start the"
+                " container with a profile that allows clone, unshare, mount and pivot_root for user namespaces."
+            )
+    if "landlock" in failed:
+        lines.append(
+            "Landlock is missing: it needs Linux 5.13 and `landlock` in the kernel's lsm= list (/sys/kernel/security/lsm)."
+        )
+    if "seccomp" in failed:
+        lines.append("seccomp filters are missing: the kernel needs CONFIG_SECCOMP_FILTER.")
+    return lines
+
+
+def _sysctl(name: str) -> str:
+    try:
+        return (Path("/proc/sys") / name).read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

@@ -162,8 +162,8 @@ class Cell:
     def _hear(self) -> None:
         try:
             packet, descriptors, _, _ = socket.recv_fds(self._leash, 1 << 16, 1)
-        except BlockingIOError:
-            return
+        except (BlockingIOError, ConnectionResetError):
+            return  # reset: it left with a "K" unread; its last word comes with the next read
         except OSError:
             packet, descriptors = b"", []
         message: dict[str, Any] = json.loads(packet) if packet else {}

@@ -24,21 +24,21 @@ from typing import Any, NamedTuple, Self
 
 from .errors import HostError
 
-__all__ = ["Birth", "Refused", "Zygote", "interpreters"]
+__all__ = ["Birth", "Refused", "Zygote", "interpreters", "probe_layers", "reachable_by_others"]
 
 PACKET_BYTES_MAX = 1 << 16
 CELL = Path(__file__).parent.parent / "cell"
 BOOT = """\
 import importlib.util, sys
-folder, control = sys.argv[1:]
+folder = sys.argv[1]
 spec = importlib.util.spec_from_file_location("cell", folder + "/__init__.py", submodule_search_locations=[folder])
 sys.modules["cell"] = importlib.util.module_from_spec(spec)
-from cell import zygote
-zygote.main(int(control))
 """
 """The folder becomes the package `cell` without being on sys.path, where a guest would find its neighbours."""
 FLAGS = ("-s", "-S", "-P", "-B")
 """No user site, no site, nothing of the current folder, no bytecode. Not -I, which would ignore PYTHONHASHSEED."""
+ENVIRONMENT = {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"}
+"""All of it. The seed, because the order of a set must be the same when a program is run again by another zygote."""
 PYTHON_MIN = (3, 11)
 
 
@@ -81,13 +81,13 @@ class Zygote:
         complaints = os.memfd_create("zygote", os.MFD_CLOEXEC)
         with theirs:
             process = subprocess.Popen(  # noqa: ASYNC220  once per kernel, and vfork
-                [interpreter, *FLAGS, "-c", BOOT, str(CELL), str(theirs.fileno())],
+                _command(interpreter, "from cell import zygote; zygote.main(int(sys.argv[2]))", str(theirs.fileno())),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=complaints,
                 cwd="/",
-                env={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"},
+                env=ENVIRONMENT,
                 start_new_session=True,
             )
         ours.setblocking(False)  # noqa: FBT003  the standard library's own
@@ -176,6 +176,17 @@ class Zygote:
             if not asked.reaped.done():
                 asked.reaped.set_result(-1)
         self._asked.clear()
+
+
+def probe_layers(interpreter: str) -> list[tuple[str, bool, str]]:
+    """What cell/probe.py finds on this host; empty when it cannot even run."""
+    command = _command(interpreter, "from cell import probe; probe.main()")
+    done = subprocess.run(command, check=False, capture_output=True, cwd="/", env=ENVIRONMENT)
+    return [] if done.returncode else [(name, works, detail) for name, works, detail in json.loads(done.stdout)]
+
+
+def _command(interpreter: str, then: str, *arguments: str) -> list[str]:
+    return [interpreter, *FLAGS, "-c", BOOT + then, str(CELL), *arguments]
 
 
 def interpreters() -> list[str]:

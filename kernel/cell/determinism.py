@@ -15,7 +15,7 @@ for random bytes by itself (OpenSSL does). Standard library only.
 """
 
 import ctypes
-import datetime
+import datetime as dt
 import gc
 import hashlib
 import math
@@ -151,18 +151,18 @@ def _at_now(function: Callable[[float], Any], clock: Clock) -> Callable[..., Any
 
 
 def _seal_datetime(patches: Patches, clock: Clock) -> None:
-    def now(cls: type[datetime.datetime], tz: datetime.tzinfo | None = None) -> datetime.datetime:
+    def now(cls: type[dt.datetime], tz: dt.tzinfo | None = None) -> dt.datetime:
         return cls.fromtimestamp(clock.read_unix(), tz)
 
-    def utcnow(cls: type[datetime.datetime]) -> datetime.datetime:
-        return cls.fromtimestamp(clock.read_unix(), datetime.UTC).replace(tzinfo=None)
+    def utcnow(cls: type[dt.datetime]) -> dt.datetime:
+        return cls.fromtimestamp(clock.read_unix(), dt.UTC).replace(tzinfo=None)
 
-    def today(cls: type[datetime.date]) -> datetime.date:
+    def today(cls: type[dt.date]) -> dt.date:
         return cls.fromtimestamp(clock.read_unix())
 
-    patches.method(datetime.datetime, "now", classmethod(now))
-    patches.method(datetime.datetime, "utcnow", classmethod(utcnow))
-    patches.method(datetime.date, "today", classmethod(today))
+    patches.method(dt.datetime, "now", classmethod(now))
+    patches.method(dt.datetime, "utcnow", classmethod(utcnow))
+    patches.method(dt.date, "today", classmethod(today))
 
 
 def _seal_random(patches: Patches, stream: Stream) -> None:
@@ -175,7 +175,7 @@ def _seal_random(patches: Patches, stream: Stream) -> None:
     patches.set(os, "getrandom", lambda size, flags=0: stream.take(size))  # noqa: ARG005 - the system call's second argument
     patches.set(random, "_urandom", stream.take)  # imported by name there, before us
     patches.set(random.Random, "seed", seeded)
-    patches.set(random, "seed", random._inst.seed)  # type: ignore[attr-defined]  # noqa: SLF001 - bound there, before us
+    patches.set(random, "seed", random._inst.seed)  # noqa: SLF001 - bound there, before us
     random.seed()
     numpy = sys.modules.get("numpy")
     if numpy is not None:
@@ -204,5 +204,3 @@ def refuse(patches: Patches, owner: types.ModuleType, name: str, message: str) -
         raise RuntimeError(message)
 
     patches.set(owner, name, refused)
-
-

@@ -74,7 +74,9 @@ class Call(collections.abc.Coroutine[Any, Any, Any]):
 
     def __await__(self) -> Generator[Any, Any, Any]:
         if self._coroutine is not None:
-            raise RuntimeError(f"{self._name}(...) of {self._where} was awaited before; keep its value, or make the call again")
+            raise RuntimeError(
+                f"{self._name}(...) of {self._where} was awaited before; keep its value, or make the call again"
+            )
         return self._begun().__await__()  # type: ignore[no-any-return]
 
     def send(self, value: Any) -> Any:
@@ -89,7 +91,7 @@ class Call(collections.abc.Coroutine[Any, Any, Any]):
         self._coroutine = _CLOSED
 
     def __hash__(self) -> int:
-        return self._runtime.ordinal_hash(self)
+        return int(self._runtime.ordinal_hash(self))
 
     def __del__(self) -> None:
         if self._coroutine is None and not self._runtime.forked:
@@ -110,11 +112,16 @@ def _request(name: str, method: str, arguments: dict[str, Any], decoded: Callabl
     runtime.check(f"kernel.{name}")
     payload = encode({key: value for key, value in arguments.items() if value is not None}, f"kernel.{name}")
     if len(payload) > runtime.value_bytes_max:
-        raise Error("argument.too_large", f"the arguments of kernel.{name} have {len(payload)} bytes as JSON, the limit is {runtime.value_bytes_max}")
+        raise Error(
+            "argument.too_large",
+            f"the arguments of kernel.{name} have {len(payload)} bytes as JSON, the limit is {runtime.value_bytes_max}",
+        )
     return runtime.request(method, payload, decoded, **more)
 
 
-def _call(name: str, method: str, arguments: dict[str, Any], decoded: Callable[[bytes], Any] = decode, **more: Any) -> Any:
+def _call(
+    name: str, method: str, arguments: dict[str, Any], decoded: Callable[[bytes], Any] = decode, **more: Any
+) -> Any:
     request = _request(name, method, arguments, decoded, **more)
     runtime = _bound[0]
     if runtime.blocking():
@@ -128,7 +135,15 @@ def _record(data: bytes) -> Any:
 
 def _result(data: bytes) -> Any:
     """Empty fields are left out on the wire; a program may ask for them."""
-    empty = {"exit_code": None, "stdout": "", "stderr": "", "value": None, "outputs": [], "files": [], "stopped_by": None}
+    empty: dict[str, Any] = {
+        "exit_code": None,
+        "stdout": "",
+        "stderr": "",
+        "value": None,
+        "outputs": [],
+        "files": [],
+        "stopped_by": None,
+    }
     return Record({**empty, **_record(data)})
 
 
@@ -148,9 +163,13 @@ def step(
 ) -> Any:
     """The result of `fn(*args)`, run once in a process of its own and recorded with the files it changed."""
     if unknown:
-        raise TypeError(f"kernel.step gives positional arguments to the function; write lambda: fn({next(iter(unknown))}=...)")
+        raise TypeError(
+            f"kernel.step gives positional arguments to the function; write lambda: fn({next(iter(unknown))}=...)"
+        )
     if not callable(fn):
-        raise TypeError(f"kernel.step needs a function, not {type(fn).__name__}; write kernel.step(name, fn, arg), without calling fn")
+        raise TypeError(
+            f"kernel.step needs a function, not {type(fn).__name__}; write kernel.step(name, fn, arg), without calling fn"
+        )
     if effect not in frames.EFFECTS:
         raise TypeError(f"effect is {effect!r}; it can be {' or '.join(frames.EFFECTS)}")
     runtime = _runtime("step")
@@ -194,7 +213,7 @@ class _Sandbox:
 
 class _Memory:
     def add(self, items: Any = None, /, **fields: Any) -> Any:
-        """A list of facts, one fact, or the fields of one: add(text="...", key="...")."""
+        """A list of facts, one fact, or the fields of one as keywords."""
         if isinstance(items, str):
             items = [{"text": items, **fields}]
         elif isinstance(items, dict):
@@ -210,7 +229,9 @@ class _Memory:
         return _call("memory.forget", "memory.forget", {"ids": None if ids is None else list(ids), **options}, _record)
 
     def edit(self, label: str, text: str, old: str | None = None, if_version: int | None = None) -> Any:
-        return _call("memory.edit", "memory.edit", {"label": label, "text": text, "old": old, "if_version": if_version}, _record)
+        return _call(
+            "memory.edit", "memory.edit", {"label": label, "text": text, "old": old, "if_version": if_version}, _record
+        )
 
     def blocks(self, label: str | None = None) -> Any:
         return _call("memory.blocks", "memory.blocks", {"label": label}, _record)
@@ -294,7 +315,9 @@ class Child:
     def run_id(self) -> str:
         """Known once the start is recorded: after `await child.started()`; at once in blocking code."""
         if not self._started.done():
-            raise Error("spawn.starting", "the child's run_id is not known yet. Write `await child.started()`, which gives it.")
+            raise Error(
+                "spawn.starting", "the child's run_id is not known yet. Write `await child.started()`, which gives it."
+            )
         return str(self._started.result()["run_id"])
 
     def started(self) -> Any:
@@ -343,7 +366,10 @@ def _seen(future: "asyncio.Future[Any]") -> None:
 
 
 def spawn(
-    program_or_skill: str, input: Any = None, budget: Any = None, capabilities: Iterable[str] | None = None  # noqa: A002
+    program_or_skill: str,
+    input: Any = None,  # noqa: A002 - the contract's name
+    budget: Any = None,
+    capabilities: Iterable[str] | None = None,
 ) -> Child:
     """Start another run at once: a program's source, or the name of a skill."""
     source = "\n" in program_or_skill or "def main" in program_or_skill
@@ -403,7 +429,9 @@ def race(*calls: Any) -> Any:
     runtime = _runtime("race")
     runtime.check("kernel.race")
     if runtime.blocking() and not all(callable(call) for call in calls):
-        raise TypeError("in blocking code kernel.race needs functions: kernel.race(lambda: kernel.tool(...), lambda: ...)")
+        raise TypeError(
+            "in blocking code kernel.race needs functions: kernel.race(lambda: kernel.tool(...), lambda: ...)"
+        )
     raced = _raced(runtime, calls, blocking=runtime.blocking())
     return runtime.wait_task(raced) if runtime.blocking() else raced
 
@@ -457,7 +485,7 @@ def now() -> float:
 
 def random() -> float:
     """In [0, 1); seeded by the run, as all of `random` and `secrets` is."""
-    return _random.random()
+    return _random.random()  # noqa: S311 - chance that repeats is the purpose
 
 
 def uuid() -> str:
@@ -476,4 +504,3 @@ def log(*values: Any) -> None:
 
 def progress(done: float, total: float | None = None, message: str = "") -> None:
     _runtime("progress").note({"progress": [done, total, str(message)]})
-

@@ -82,7 +82,7 @@ class Timer(asyncio.TimerHandle):
     __hash__ = ordinal_hash
 
     def __lt__(self, other: Any) -> bool:
-        return (self._when, self._ordinal) < (other._when, other._ordinal)  # type: ignore[attr-defined,no-any-return]  # noqa: SLF001
+        return (self._when, self._ordinal) < (other._when, other._ordinal)  # type: ignore[attr-defined,no-any-return]
 
 
 class _Generators:
@@ -137,23 +137,23 @@ class Loop(asyncio.BaseEventLoop):
     def next_timer(self) -> float | None:
         return self._scheduled[0].when() if self._scheduled else None
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Timer:
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Timer:  # type: ignore[override]
         self._check_closed()  # type: ignore[attr-defined]
         timer = Timer(when, callback, args, self, context)
         heapq.heappush(self._scheduled, timer)
         timer._scheduled = True  # type: ignore[attr-defined]  # noqa: SLF001
         return timer
 
-    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Timer:
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Timer:  # type: ignore[override]
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
-    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
+    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]
         return self.call_soon(callback, *args, context=context)
 
     def create_future(self) -> Future:
         return Future(loop=self)
 
-    def create_task(self, coro: Any, *, name: str | None = None, context: Any = None, **options: Any) -> Task:
+    def create_task(self, coro: Any, *, name: str | None = None, context: Any = None, **options: Any) -> Task:  # type: ignore[override]
         self._check_closed()  # type: ignore[attr-defined]
         parent = self._runtime.current_task()
         label = getattr(coro, "__name__", "task")
@@ -166,9 +166,11 @@ class Loop(asyncio.BaseEventLoop):
         return task
 
     def set_task_factory(self, factory: Any) -> None:
-        raise NotImplementedError("A program's tasks are made by the loop, so that they replay; there is no task factory.")
+        raise NotImplementedError(
+            "A program's tasks are made by the loop, so that they replay; there is no task factory."
+        )
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # noqa: ARG002 - one executor for all: fibers
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]  # noqa: ARG002 - one executor for all: fibers
         """On a fiber: one at a time, in the order of the loop, with blocking calls of the kernel allowed."""
         return self.create_task(self._runtime.fibers.run(lambda: func(*args)))
 
@@ -194,7 +196,7 @@ for _name in (
 _stock_as_completed = asyncio.as_completed
 
 
-def as_completed(fs: Any, *, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - the stock signature
+def as_completed(fs: Any, *, timeout: float | None = None) -> Any:
     """The stock one makes tasks in the order of a set of coroutines, which is that of their addresses."""
     if asyncio.isfuture(fs) or asyncio.iscoroutine(fs):
         return _stock_as_completed(fs, timeout=timeout)  # type: ignore[arg-type]  # its own refusal

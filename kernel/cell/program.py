@@ -84,7 +84,7 @@ def deadlock(loop: asyncio.AbstractEventLoop) -> dict[str, Any]:
     stacks = []
     for task in sorted(asyncio.all_tasks(loop), key=hash)[:STACK_TASKS_MAX]:
         lines = [
-            f'  line {frame.f_lineno} in {frame.f_code.co_name}: {linecache.getline(FILE, frame.f_lineno).strip()}'
+            f"  line {frame.f_lineno} in {frame.f_code.co_name}: {linecache.getline(FILE, frame.f_lineno).strip()}"
             for frame in task.get_stack()
             if frame.f_code.co_filename == FILE
         ]

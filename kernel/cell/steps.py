@@ -78,7 +78,7 @@ class Retry:
         fields = {"attempts": 1} if given is None else {"attempts": given} if isinstance(given, int) else dict(given)
         unknown = set(fields) - {"attempts", "delay_s", "backoff", "delay_max_s"}
         if unknown:
-            raise TypeError(f"retry has no {sorted(unknown)[0]!r}; it has attempts, delay_s, backoff, delay_max_s")
+            raise TypeError(f"retry has no {min(unknown)!r}; it has attempts, delay_s, backoff, delay_max_s")
         self.attempts = int(fields.get("attempts", 3))
         self.delay_s = float(fields.get("delay_s", 1.0))
         self.backoff = float(fields.get("backoff", 2.0))
@@ -92,7 +92,7 @@ class Retry:
 
 
 class Step:
-    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...], retry: Retry, timeout_s: float | None):
+    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...], retry: Retry, timeout_s: float | None) -> None:
         self._function = function
         self._arguments = arguments
         self._retry = retry
@@ -114,7 +114,9 @@ class Step:
         runtime.forked = "step"  # before the fork: the hook that runs in the child reads it
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # fibers are threads, and all but this one stand still
+                warnings.simplefilter(
+                    "ignore", DeprecationWarning
+                )  # fibers are threads, and all but this one stand still
                 self._pid = os.fork()
         except OSError as error:
             self._failure = Error("step.fork", f"no process for the step: {error.strerror}", "host", retryable=True)
@@ -207,14 +209,7 @@ class Step:
 
         signal.signal(signal.SIGTERM, leave)
         try:
-            value = self._attempts()
-            payload = encode({"ok": value, "files": files.changed()}, "the step's result")
-            if len(payload) > runtime.value_bytes_max:
-                limit = runtime.value_bytes_max
-                raise Error("step.too_large", f"result and files have {len(payload)} bytes as JSON, the limit is {limit}")
-        except TypeError as error:
-            failure = Error("step.result", str(error)) if "the step's result" in str(error) else program.as_step_error(error)
-            payload = encode({"error": failure.to_wire()}, "the error")
+            payload = _success(self._attempts(), files.changed(), runtime.value_bytes_max)
         except BaseException as error:  # noqa: BLE001 - the outcome of the program's function, whatever it is
             payload = encode({"error": program.as_step_error(error).to_wire()}, "the error")
         files.put_back()
@@ -252,6 +247,16 @@ class Step:
         if inspect.isawaitable(value):
             return asyncio.run(_awaited(value))
         return value
+
+
+def _success(value: Any, files: dict[str, str | None], bytes_max: int) -> bytes:
+    try:
+        payload = encode({"ok": value, "files": files}, "the step's result")
+    except TypeError as error:
+        raise Error("step.result", str(error)) from None
+    if len(payload) > bytes_max:
+        raise Error("step.too_large", f"result and files have {len(payload)} bytes as JSON, the limit is {bytes_max}")
+    return payload
 
 
 async def _awaited(value: Any) -> Any:

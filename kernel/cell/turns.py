@@ -40,7 +40,7 @@ from typing import Any, NoReturn
 from . import determinism, frames, kernel_api, program, steps
 from .fibers import Fibers
 from .loop import Future, Loop, Task, as_completed, ordinal_hash
-from .values import Error, encode
+from .values import Error, decode, encode
 
 __all__ = ["Runtime", "run"]
 
@@ -77,6 +77,7 @@ class Request:
         method: str,
         arguments: bytes,
         decode: Callable[[bytes], Any],
+        *,
         effect: int = 0,
         step: "steps.Step | None" = None,
         label: str = "",
@@ -156,7 +157,9 @@ class Runtime:
         patches.set(asyncio.tasks._GatheringFuture, "__hash__", ordinal_hash)  # type: ignore[attr-defined]  # noqa: SLF001
         patches.set(asyncio, "run", self._asyncio_run)
         for owner in (asyncio, asyncio.events):
-            determinism.refuse(patches, owner, "new_event_loop", "A program has one event loop, already running. Use `await`.")
+            determinism.refuse(
+                patches, owner, "new_event_loop", "A program has one event loop, already running. Use `await`."
+            )
         os.register_at_fork(after_in_child=self._after_fork)
 
     def _asyncio_run(self, main: Any, **_: Any) -> Any:
@@ -224,7 +227,7 @@ class Runtime:
         if request.future.done():
             return
         if delivery.kind == "error":
-            request.future.set_exception(Error.from_wire(kernel_api.decode(delivery.value)))
+            request.future.set_exception(Error.from_wire(decode(delivery.value)))
             return
         try:
             request.future.set_result(request.decode(delivery.value))
@@ -279,15 +282,24 @@ class Runtime:
                 "function and make the call in main.",
             )
         if self.forked:
-            raise Error("kernel.forked", f"{name} was called in a forked process. Call it in main; use kernel.step for work in a process.")
+            raise Error(
+                "kernel.forked",
+                f"{name} was called in a forked process. Call it in main; use kernel.step for work in a process.",
+            )
         if self.phase == "over":
             raise Over
         if not self._here():
-            raise Error("kernel.thread", f"{name} was called in a thread of the program. Use kernel.map or asyncio tasks instead of threads.")
+            raise Error(
+                "kernel.thread",
+                f"{name} was called in a thread of the program. Use kernel.map or asyncio tasks instead of threads.",
+            )
         if self.phase == "import":
             raise Error("kernel.import", f"{name} was called while the program was imported. Call it inside main.")
         if self._collecting or _in_finaliser():
-            raise Error("kernel.finaliser", f"{name} was called in a finaliser. Call it in main, in a `finally` or `async with` block.")
+            raise Error(
+                "kernel.finaliser",
+                f"{name} was called in a finaliser. Call it in main, in a `finally` or `async with` block.",
+            )
 
     def _here(self) -> bool:
         return threading.get_ident() == self._main_thread or self.fibers.here() is not None
@@ -302,7 +314,10 @@ class Runtime:
                     f"{request.method} while the run is being cancelled: {CLEANUP_CALLS_MAX} calls are allowed, none of spawn, approve, ask.",
                 )
         if self._next_ordinal + len(self._waiting) + len(self._waiting_steps) >= self._calls_max:
-            raise Error("limit.calls", f"The run made {self._calls_max} calls, which is the limit. Go on in a run of its own: kernel.spawn.")
+            raise Error(
+                "limit.calls",
+                f"The run made {self._calls_max} calls, which is the limit. Go on in a run of its own: kernel.spawn.",
+            )
         request.path = self._path(f"{request.method}:{request.label}" if request.label else request.method)
         request.future = self.loop.create_future()
         (self._waiting if request.step is None else self._waiting_steps).append(request)
@@ -423,7 +438,9 @@ class Runtime:
     def _wait_readable(self) -> None:
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
-        running = {step.fileno(): step for r in self._open.values() if (step := r.step) is not None and step.fileno() >= 0}
+        running = {
+            step.fileno(): step for r in self._open.values() if (step := r.step) is not None and step.fileno() >= 0
+        }
         for descriptor in running:
             poll.register(descriptor, select.POLLIN)
         for descriptor, _ in poll.poll():
@@ -545,7 +562,9 @@ class Runtime:
         except Over:
             raise
         except BaseException as error:  # noqa: BLE001 - the outcome is known; what fails after it is a warning
-            self.warnings.append(f"after main ended: {program.report(error)['type']}: {program.report(error)['message']}")
+            self.warnings.append(
+                f"after main ended: {program.report(error)['type']}: {program.report(error)['message']}"
+            )
 
     def _cancel_rest(self) -> None:
         while left := sorted(asyncio.all_tasks(self.loop), key=hash):
@@ -555,7 +574,9 @@ class Runtime:
             for task in left:
                 if not task.cancelled() and (error := task.exception()) is not None:
                     wire = program.report(error)
-                    self.warnings.append(f"{getattr(task, 'path', 'a task')} failed after main ended: {wire['type']}: {wire['message']}")
+                    self.warnings.append(
+                        f"{getattr(task, 'path', 'a task')} failed after main ended: {wire['type']}: {wire['message']}"
+                    )
 
 
 def _wake(future: "asyncio.Future[None]") -> None:
@@ -591,11 +612,11 @@ def _write_files(files: dict[str, Any]) -> None:
 def _warned(runtime: Runtime) -> Callable[..., None]:
     show = warnings.showwarning
 
-    def shown(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+    def shown(message: Any, category: Any, filename: str, lineno: int, *rest: Any) -> None:
         if "never awaited" in str(message):
             runtime.warnings.append(f"line {lineno}: {message}" if filename == program.FILE else str(message))
         else:
-            show(message, category, filename, lineno, file, line)
+            show(message, category, filename, lineno, *rest)
 
     return shown
 

@@ -91,7 +91,9 @@ def _check(value: Any, place: _Place, depth: int) -> None:
             _check(entry, (place, i), depth + 1)
     else:
         kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
-        raise TypeError(f"{_named(place)} is of type {kind}, which is not JSON; convert it to a dict, list, text or number")
+        raise TypeError(
+            f"{_named(place)} is of type {kind}, which is not JSON; convert it to a dict, list, text or number"
+        )
 
 
 def _named(place: _Place) -> str:

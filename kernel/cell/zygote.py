@@ -266,18 +266,11 @@ class Init:
 
     def _watch(self, pid: int) -> NoReturn:
         layers.close_all_but((0, 1, 2, self.leash.fileno(), self.wake.fileno(), self.wake_end.fileno()))
-        poll = select.poll()
-        poll.register(self.leash, select.POLLIN)
-        poll.register(self.wake, select.POLLIN)
         status: int | None = None
-        while status is None:
-            ready = {descriptor for descriptor, _ in poll.poll()}
-            if self.leash.fileno() in ready:
-                break  # "K", or the kernel is gone: the same thing
-            with contextlib.suppress(BlockingIOError):
-                self.wake.recv(4096)
-            status = _reap(pid, os.WNOHANG)
-        self._kill_all()
+        try:
+            status = self._wait(pid)
+        finally:
+            self._kill_all()
         last = _reap(pid, 0)
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         ended = {
@@ -288,6 +281,23 @@ class Init:
         with contextlib.suppress(OSError):
             _tell(self.leash, ended)
         os._exit(0)
+
+    def _wait(self, pid: int) -> int | None:
+        """Until the guest ends (its status), or the kernel says so or is gone (None)."""
+        poll = select.poll()
+        poll.register(self.leash, select.POLLIN)
+        poll.register(self.wake, select.POLLIN)
+        status: int | None = None
+        while status is None:
+            ready = {descriptor for descriptor, _ in poll.poll()}
+            if self.leash.fileno() in ready:
+                with contextlib.suppress(OSError):
+                    self.leash.recv(16)
+                return None
+            with contextlib.suppress(BlockingIOError):
+                self.wake.recv(4096)
+            status = _reap(pid, os.WNOHANG)
+        return status
 
     def _kill_all(self) -> None:
         if self.full:
