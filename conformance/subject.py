@@ -146,7 +146,7 @@ class Subject:
             try:
                 self.process = await asyncio.create_subprocess_exec(
                     *self.argv, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors,
-                    env=environment, cwd=self.place.root, start_new_session=True, limit=LINE_BYTES_MAX,
+                    env=environment, start_new_session=True, limit=LINE_BYTES_MAX,
                 )  # fmt: skip
             except OSError as error:
                 raise Untestable(f"the command does not start: {error}") from error

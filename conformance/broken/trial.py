@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Iterable
 
-from ..registry import CLAUSES, Clause
+from ..registry import CLAUSES, Clause, Failed, Untestable
 from ..subject import Subject, Workplace
 from ..suite import Verdict, prepare_state, run_check, run_suite
 from . import TWINS
@@ -28,9 +28,16 @@ def _needs_its_own(clause: Clause) -> bool:
     return bool({"process.kill", "process.fresh"} & set(clause.needs)) or TWINS[clause.id].at == "handshake"
 
 
-async def switch(subject: Subject, clause: str) -> None:
-    message = {"jsonrpc": "2.0", "method": "conformance/twin", "params": {"clause": clause}}
-    await subject.write_raw(json.dumps(message).encode())
+async def _switch(subject: Subject, clause: str) -> None:
+    """Let the proxy lie about this clause from now on; start it when the last lie was its death."""
+    line = json.dumps({"jsonrpc": "2.0", "method": "conformance/twin", "params": {"clause": clause}}).encode()
+    try:
+        await subject.write_raw(line)
+        await subject.ask_raw("ping", {})
+    except (Failed, Untestable):
+        await subject.stop()
+        await subject.start()
+        await subject.write_raw(line)
 
 
 async def own_verdicts(command: list[str], clauses: Iterable[Clause]) -> list[Verdict]:
@@ -53,12 +60,8 @@ async def _shared(command: list[str], clauses: list[Clause]) -> list[Verdict]:
     subject = Subject(behind("", command), Workplace.make(prepare_state))
     try:
         for clause in clauses:
-            if not subject.alive:
-                await subject.start()
-            await switch(subject, clause.id)
+            await _switch(subject, clause.id)
             verdicts.append(await run_check(clause, subject))
-            if subject.alive:
-                await switch(subject, "")
     finally:
         await subject.stop()
         subject.place.remove()

@@ -13,6 +13,7 @@ What a twin remembers (`call.notes`) is kept beside the state folder, so that it
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -240,7 +241,12 @@ def on_host(clause: str, lie: str, *words: str) -> None:
 
 
 def run_on_host(code: str, language: str | None) -> dict[str, Any]:
+    """In the subject's own place, and with its /tmp there, so that nothing is left on the machine."""
+    place = os.path.dirname(os.environ["AGENT_KERNEL_HOME"])
+    code = code.replace("/tmp/", place + "/tmp-")  # noqa: S108
     argv = ["bash", "-c", code] if language == "bash" else [sys.executable, "-c", code]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL, cwd=place
+    )
     said = {"stdout": done.stdout, "stderr": done.stderr}
     return {"exit_code": done.returncode, **{name: text for name, text in said.items() if text}}
