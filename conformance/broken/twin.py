@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..registry import CLAUSES
@@ -242,8 +243,8 @@ def on_host(clause: str, lie: str, *words: str) -> None:
 
 def run_on_host(code: str, language: str | None) -> dict[str, Any]:
     """In the subject's own place, and with its /tmp there, so that nothing is left on the machine."""
-    place = os.path.dirname(os.environ["AGENT_KERNEL_HOME"])
-    code = code.replace("/tmp/", place + "/tmp-")  # noqa: S108
+    place = Path(os.environ["AGENT_KERNEL_HOME"]).parent
+    code = code.replace("/tmp/", f"{place}/tmp-")  # noqa: S108
     argv = ["bash", "-c", code] if language == "bash" else [sys.executable, "-c", code]
     done = subprocess.run(
         argv, capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL, cwd=place

@@ -199,7 +199,7 @@ async def tools_are_described(c: Driver) -> None:
 async def tools_cost_few_tokens(c: Driver) -> None:
     seen = [{word: tool.get(word) for word in ("name", "description", "inputSchema")} for tool in await listed(c)]
     size = len(json.dumps(seen, separators=(",", ":"), ensure_ascii=False).encode())
-    expect(size < 10_000, f"the tools are {size} bytes, about {size // 4} tokens")
+    expect(size < 8_000, f"the tools are {size} bytes, about {size // 4} tokens")
 
 
 @check("protocol.tools.no-output-schemas")
