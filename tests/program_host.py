@@ -6,6 +6,7 @@ to and starts it again with what was recorded. `GUEST_PYTHON` in the environment
 """
 
 import base64
+import contextlib
 import json
 import math
 import os
@@ -27,7 +28,7 @@ EPOCH = 1_800_000_000
 LIMITS = {"cancel_grace_s": 10, "calls_max": 10_000, "calls_open_max": 256, "value_bytes_max": 1 << 21}
 
 TEMPLATE = """
-import importlib.util, json, os, signal, socket, sys
+import gc, importlib.util, json, os, random, signal, socket, sys
 folder = sys.argv[1]
 spec = importlib.util.spec_from_file_location("cell", folder + "/__init__.py", submodule_search_locations=[folder])
 cell = importlib.util.module_from_spec(spec)
@@ -35,6 +36,8 @@ sys.modules["cell"] = cell
 spec.loader.exec_module(cell)
 from cell import frames, turns
 control = socket.socket(fileno=0)
+gc.disable()
+gc.freeze()
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 while True:
     folder, descriptors, _, _ = socket.recv_fds(control, 4096, 2)
@@ -53,7 +56,12 @@ while True:
     os.dup2(4, 1)
     os.dup2(4, 2)
     os.close(4)
-    os.chdir(folder)
+    # Another heap in each life, as after a restart of the kernel: what depends on addresses shows.
+    random.seed(int(folder.decode().partition(":")[0]))
+    junk = [bytes(random.randrange(16, 480)) for _ in range(2000)]
+    random.shuffle(junk)
+    del junk[:1000]
+    os.chdir(folder.decode().partition(":")[2])
     sock = socket.socket(fileno=3)
     start = json.loads(frames.receive(sock).payload)
     turns.run(sock, start)
@@ -74,6 +82,7 @@ class Template:
         )
         theirs.close()
         self.control = ours
+        self.forks = 0
         self.control.settimeout(WAIT_S)
 
     @classmethod
@@ -90,7 +99,8 @@ class Template:
             cls._one = None
 
     def fork(self, folder, sock, out):
-        socket.send_fds(self.control, [str(folder).encode()], [sock.fileno(), out])
+        self.forks += 1
+        socket.send_fds(self.control, [f"{self.forks}:{folder}".encode()], [sock.fileno(), out])
         return int(self.control.recv(64))
 
 
@@ -126,7 +136,7 @@ class Life:
                 self._fill()
             if writable:
                 try:
-                    view = view[self.sock.send(view, socket.MSG_DONTWAIT):]
+                    view = view[self.sock.send(view, socket.MSG_DONTWAIT) :]
                 except BlockingIOError:
                     pass
                 except BrokenPipeError:
@@ -156,17 +166,21 @@ class Life:
         self.stdout += data
         return bool(data)
 
+    def until_all_left(self):
+        """Each process of the guest holds the pipe of its output: it ends when the last one has left."""
+        while select.select([self._output], [], [], WAIT_S)[0]:
+            if not self._drain():
+                return
+        raise TimeoutError("a process of the guest stays")
+
     def kill(self):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.close()
 
     def close(self):
         self.sock.close()
-        while select.select([self._output], [], [], WAIT_S)[0] and self._drain():
-            pass
+        self.until_all_left()
         os.close(self._output)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -178,11 +192,11 @@ class Diverged(AssertionError):
 class Run:
     """A program and its history. `live` goes on from what is recorded, `replay` only repeats it."""
 
-    def __init__(self, program, *, answer=None, input=None, files=None, seed=0, limits=None):
+    def __init__(self, program, *, answer=None, input=None, files=None, seed=0, limits=None):  # noqa: A002
         self.program = program
         self.input = {} if input is None else input
         self.files = files or {}
-        self.answer = answer or (lambda method, arguments, rng: {"ok": arguments.get("name", method)})
+        self.answer = answer or (lambda method, arguments, _: {"ok": arguments.get("name", method)})
         self.rng = random.Random(seed)
         self.limits = {**LIMITS, **(limits or {})}
         self.deliveries = []  # (kind, T, ordinal, value)
@@ -243,7 +257,9 @@ class Run:
         elif frame.type in (frames.IDLE, frames.END):
             assert self.consumed <= frame.number <= self.sent
             self.consumed = frame.number
-            missing = [d[2] for d in self.deliveries[: frame.number] if d[0] in ("ok", "error") and d[2] >= len(self.calls)]
+            missing = [
+                d[2] for d in self.deliveries[: frame.number] if d[0] in ("ok", "error") and d[2] >= len(self.calls)
+            ]
             if missing:
                 raise Diverged(f"call {missing[0]} was recorded and is not made")
             if frame.type == frames.END:
@@ -361,7 +377,7 @@ class Run:
         return self.calls, self.drops, self.payload
 
 
-def check(program, *, seed, answer=None, input=None, crash=0.08, cancel_at=None, files=None):
+def check(program, *, seed, answer=None, input=None, crash=0.15, cancel_at=None, files=None):  # noqa: A002
     """Live through crashes, then replay the finished run: same calls, same drops, same outcome. The finished run."""
     run = Run(program, answer=answer, input=input, seed=seed, files=files)
     payload = run.live(crash=crash, cancel_at=cancel_at)

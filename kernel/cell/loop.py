@@ -82,7 +82,7 @@ class Timer(asyncio.TimerHandle):
     __hash__ = ordinal_hash
 
     def __lt__(self, other: Any) -> bool:
-        return (self._when, self._ordinal) < (other._when, other._ordinal)  # type: ignore[attr-defined,no-any-return]
+        return (self._when, self._ordinal) < (other._when, other._ordinal)  # type: ignore[attr-defined]
 
 
 class _Generators:

@@ -92,7 +92,9 @@ class Retry:
 
 
 class Step:
-    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...], retry: Retry, timeout_s: float | None) -> None:
+    def __init__(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], retry: Retry, timeout_s: float | None
+    ) -> None:
         self._function = function
         self._arguments = arguments
         self._retry = retry
