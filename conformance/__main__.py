@@ -1,8 +1,9 @@
-"""`agent-kernel conformance ...`, also `python -m agent_kernel_conformance ...`: list, run, explain, spec.
+"""`agent-kernel conformance ...`, also `python -m agent_kernel_conformance ...`: list, run, explain, twins, spec.
 
     list [--area A]                          the clauses
     run  [--clause ID]... [--area A]... [--profile V] [--report text|json|junit] [--out FILE] [--baseline FILE] -- COMMAND
     explain CLAUSE [--last FILE]             one clause: its text, how it is observed, what the report FILE says of it
+    twins [--clause ID]... [--area A]... -- COMMAND      whether every check can fail: each broken twin of a conforming server
     spec [--check]                           the clause list of SPEC.md, or whether SPEC.md holds it word for word
 
 Exit status: 0 conforms, 1 a MUST failed or the baseline is stale, 2 wrong usage. stdout carries the report only.
@@ -18,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import spec
+from .broken import TWINS
+from .broken.trial import own_verdicts
 from .registry import AREAS, CHECKS, CLAUSES, NEEDS, Clause, profile
 from .report import FORMS, Report, load_baseline
 from .suite import Verdict, run_suite
@@ -38,6 +41,8 @@ def main(argv: list[str]) -> int:
     try:
         if asked.verb == "run":
             return _run(asked, command)
+        if asked.verb == "twins":
+            return _twins(asked, command)
         return {"list": _list, "explain": _explain, "spec": _spec}[asked.verb](asked)
     except (ValueError, OSError) as error:
         print(f"agent-kernel conformance {asked.verb}: {error}", file=sys.stderr)
@@ -53,9 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
     listed = verbs.add_parser("list", help="the clauses")
     listed.add_argument("--area", action="append", choices=AREAS)
-    run = verbs.add_parser("run", help="check a server: run [options] -- COMMAND")
-    run.add_argument("--clause", action="append", metavar="ID")
-    run.add_argument("--area", action="append", choices=AREAS)
+    usage = "agent-kernel conformance %s [options] -- COMMAND [ARGUMENT]..."
+    run = verbs.add_parser("run", usage=usage % "run", help="check a server: run [options] -- COMMAND")
+    twins = verbs.add_parser("twins", usage=usage % "twins", help="check the checks: twins [options] -- COMMAND")
+    for chooses in (run, twins):
+        chooses.add_argument("--clause", action="append", metavar="ID")
+        chooses.add_argument("--area", action="append", choices=AREAS)
     run.add_argument("--profile", metavar="VERSION", help="the frozen clauses of a release")
     run.add_argument("--report", choices=FORMS, default="text")
     run.add_argument("--out", type=Path, metavar="FILE", help="write the report there instead of to stdout")
@@ -96,12 +104,17 @@ def _list(asked: argparse.Namespace) -> int:
     return 0
 
 
-def _run(asked: argparse.Namespace, command: list[str]) -> int:
+def _subject(asked: argparse.Namespace, command: list[str], version: str | None = None) -> list[Clause]:
     if not command:
         raise ValueError("which server? Put its command behind `--`, for example: -- agent-kernel mcp --standalone")
-    clauses = _chosen(asked.clause, asked.area, asked.profile)
+    clauses = _chosen(asked.clause, asked.area, version)
     if not clauses:
         raise ValueError("these options choose no clause")
+    return clauses
+
+
+def _run(asked: argparse.Namespace, command: list[str]) -> int:
+    clauses = _subject(asked, command, asked.profile)
     expected = load_baseline(asked.baseline) if asked.baseline else {}
     begun = time.monotonic()
     verdicts = asyncio.run(run_suite(command, clauses, _tell if sys.stderr.isatty() else lambda _: None))
@@ -112,6 +125,17 @@ def _run(asked: argparse.Namespace, command: list[str]) -> int:
     else:
         print(text)
     return report.exit_status
+
+
+def _twins(asked: argparse.Namespace, command: list[str]) -> int:
+    clauses = [clause for clause in _subject(asked, command) if clause.id in TWINS]
+    verdicts = asyncio.run(own_verdicts(command, clauses))
+    missed = [verdict for verdict in verdicts if verdict.status not in ("fail", "warn")]
+    for verdict in missed:
+        lie = TWINS[verdict.clause].lie
+        print(f"{verdict.status:<11}{verdict.clause}: a server that {lie}  {verdict.detail}")
+    print(f"{len(verdicts) - len(missed)} of {len(verdicts)} broken twins were found out")
+    return 1 if missed else 0
 
 
 def _tell(verdict: Verdict) -> None:
@@ -129,6 +153,8 @@ def _explain(asked: argparse.Namespace) -> int:
         check = CHECKS[clause.id]
         print(f"observed: {clause.observe}")
         print(f"check: {inspect.getsourcefile(check)}:{inspect.getsourcelines(check)[1]}")
+    if clause.id in TWINS:
+        print(f"fails: a server that {TWINS[clause.id].lie}")
     for need in clause.needs:
         print(f"needs {need}: {NEEDS[need]}")
     if clause.optional:

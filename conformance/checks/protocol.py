@@ -108,7 +108,7 @@ async def odd_values_are_answered(c: Driver) -> None:
         params = b'{"name": "sandbox_run", "arguments": ' + arguments + b"}"
         line = b'{"jsonrpc": "2.0", "id": "' + name.encode() + b'", "method": "tools/call", "params": ' + params + b"}"
         try:
-            await c.subject.ask_line(name, line, wait_s=10)
+            await c.subject.ask_line(name, line, wait_s=5)
         except Failed as silence:
             raise Failed(f"a call with {kind}: {silence}") from None
     await alive(c)
