@@ -770,3 +770,50 @@ def test_keys_differ_from_call_to_call_and_are_the_same_in_the_replay():
     first, second = output(program)
     assert first != second
     assert first.startswith("run_test:")
+
+
+# --- the guide
+
+
+def examples():
+    guide = Path(host.frames.__file__).parent.parent / "builtin_skills" / "durable-programs" / "SKILL.md"
+    return guide.read_text().split("```python\n")[1:], guide
+
+
+def answers_of_the_guide(method, arguments, rng):
+    name = arguments.get("name")
+    if rng.random() < 0.2 and name == "web.fetch":
+        return {"error": {"code": "tool.failed", "message": "by chance", "fault": "host", "retryable": True}}
+    if method == "sandbox.run":
+        return {"ok": {"exit_code": 0, "stdout": "3.5\n"}}
+    if method == "approve":
+        return {"ok": True}
+    of_tools = {
+        "web.fetch": "<h1>one two</h1>",
+        "warehouse.export": [["x"], [1], [2.5]],
+        "jobs.status": {"done": rng.random() < 0.5},
+    }
+    return {"ok": of_tools.get(name)}
+
+
+@pytest.mark.parametrize(
+    ("n", "given", "expected"),
+    [
+        (0, {"url": "u"}, {"words": 2}),
+        (1, {"urls": ["a", "b", "c"]}, {"stored": 3}),
+        (2, {"day": "d", "job": "j"}, {"bytes": 11, "sum": 3.5}),
+    ],
+)
+def test_the_programs_of_the_guide_live_through_crashes(n, given, expected):
+    program = examples()[0][n].partition("```")[0]
+    for seed in range(4):
+        run = host.check(program, seed=seed, answer=answers_of_the_guide, input=given)
+        assert run.payload == {"output": expected}
+
+
+def test_the_guide_names_every_call_and_stays_short():
+    from agent_kernel.cell import kernel_api
+
+    text = examples()[1].read_text()
+    assert [name for name in kernel_api.__all__ if f"kernel.{name}" not in text and name != "Error"] == []
+    assert text.count("\n") < 200
