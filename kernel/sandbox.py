@@ -33,11 +33,11 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 from urllib.parse import quote
 
 from .base import filter as syscalls
-from .base.cell import Bounds, Cell, Ended, Place, Usage
+from .base.cell import Bounds, Cell, Ended, Place, Spawn, Usage
 from .base.census import tasks_of_uid
 from .base.errors import ArgumentError, Denied, GuestError, HostError, LimitExceeded, NotFound
 from .base.limits import MIB, Limits
@@ -49,7 +49,6 @@ from .base.reserve import reserve_uid
 from .base.store import Store, Transaction
 from .base.workspace import Found, checked_files
 from .cell.frames import END, NOTE, START, encode
-from .scheduler import Scheduler
 
 __all__ = ["Cell", "Content", "Ended", "FileOut", "LayerReport", "Report", "Result", "Sandbox", "Usage", "probe"]
 
@@ -67,6 +66,13 @@ VALUE_CHARS_MAX = 2000
 NOTES_MAX = 1000
 
 Note = dict[str, Any]
+
+
+class Tasks(Protocol):
+    """The part of the scheduler that a sandbox needs: whoever makes tasks here."""
+
+    @property
+    def spawn(self) -> Spawn: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +154,7 @@ class _Claim:
 
 
 class Sandbox:
-    def __init__(self, store: Store, ports: Ports, limits: Limits, policy: Policy, scheduler: Scheduler) -> None:
+    def __init__(self, store: Store, ports: Ports, limits: Limits, policy: Policy, scheduler: Tasks) -> None:
         self.tier = "none"
         self.layers: tuple[str, ...] = ()
         self.degraded: tuple[str, ...] = ()
@@ -173,7 +179,7 @@ class Sandbox:
         ports: Ports,
         limits: Limits,
         policy: Policy,
-        scheduler: Scheduler,
+        scheduler: Tasks,
         tier: str | None = None,
     ) -> Self:
         """`tier` asks for that one and no other; what cannot be had makes `tier` none and every run a refusal, not the open."""
@@ -574,20 +580,25 @@ def probe() -> Report:
 
 
 async def _trial() -> Sandbox:
-    """A sandbox opened and closed on a state folder of its own."""
+    """A sandbox opened and closed on a state folder of its own. There is no kernel here, so its tasks live in this group."""
     ports, limits = Ports.real(), Limits()
-    scheduler = Scheduler(slots=1, queue_max=1)
     with tempfile.TemporaryDirectory(prefix="agent-kernel-probe-") as folder:
-        store = await Store.open(
-            Path(folder) / "state", ports=ports, limits=limits, migrations=(), spawn=scheduler.spawn
-        )
-        try:
-            sandbox = await Sandbox.open(store=store, ports=ports, limits=limits, policy=Policy(), scheduler=scheduler)
-            await sandbox.close()
-        finally:
-            await store.close()
-            await scheduler.close()
+        async with asyncio.TaskGroup() as group:
+            tasks = _Tasks(lambda work, name: group.create_task(work, name=name))
+            store = await Store.open(
+                Path(folder) / "state", ports=ports, limits=limits, migrations=(), spawn=tasks.spawn
+            )
+            try:
+                sandbox = await Sandbox.open(store=store, ports=ports, limits=limits, policy=Policy(), scheduler=tasks)
+                await sandbox.close()
+            finally:
+                await store.close()
     return sandbox
+
+
+@dataclass(frozen=True, slots=True)
+class _Tasks:
+    spawn: Spawn
 
 
 def _advice(failed: set[str]) -> list[str]:
