@@ -30,27 +30,39 @@ If the process dies: before COMMIT nothing of an add or forget is there, after i
 bytes may still lie in the WAL; the next open folds the WAL into the file, where the same pages are zeroed.
 """
 
-import base64
-import binascii
 import dataclasses
 import hashlib
 import json
 import math
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypedDict, Unpack
 
-from .base import ranking
+from .base import notes, ranking
 from .base.erasure import Elsewhere, Erased, Proof, prove
 from .base.errors import ArgumentError, Conflict, LimitExceeded, NotFound
-from .base.facts import TRUST, Item, item_of, moment, sane
+from .base.facts import TRUST, Added, Hit, Hits, Item, Similar, item_of, moment, sane, trust_of
 from .base.limits import Limits
+from .base.notes import Block
+from .base.pages import Cursor, fitting, mark_of, resumed, share, weight
 from .base.ports import LOCAL, Ports, rfc3339
 from .base.ranking import Place
 from .base.store import Migrations, Store, Transaction
 
-__all__ = ["MIGRATIONS", "Added", "Block", "Forgotten", "Hit", "Hits", "Memory", "Similar"]
+__all__ = [
+    "MIGRATIONS",
+    "Added",
+    "Block",
+    "Filters",
+    "Forgotten",
+    "Hit",
+    "Hits",
+    "Memory",
+    "Provenance",
+    "Question",
+    "Similar",
+]
 
 MIGRATIONS: Migrations = {
     1: """
@@ -70,61 +82,22 @@ MIGRATIONS: Migrations = {
         scope, speaker, text, content='memory', content_rowid='n', tokenize='porter unicode61 remove_diacritics 2');
     INSERT INTO memory_fts(memory_fts, rank) VALUES('rank', 'bm25(0.0, 1.0, 1.0)');
     CREATE TABLE memory_count(principal TEXT PRIMARY KEY, items INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-    CREATE TABLE block(
-        principal TEXT NOT NULL, label TEXT NOT NULL, text TEXT NOT NULL, version INTEGER NOT NULL, updated_at REAL NOT NULL,
-        PRIMARY KEY(principal, label)) STRICT, WITHOUT ROWID;
     CREATE TABLE memory_log(
         n INTEGER PRIMARY KEY, principal TEXT NOT NULL, op TEXT NOT NULL, id TEXT NOT NULL, at REAL NOT NULL,
         trust INTEGER, run_id TEXT, step ANY) STRICT;
     CREATE INDEX memory_log_id ON memory_log(id);
     CREATE TRIGGER memory_log_kept BEFORE DELETE ON memory_log BEGIN SELECT raise(ABORT, 'the log is append-only'); END;
     CREATE TRIGGER memory_log_fixed BEFORE UPDATE ON memory_log BEGIN SELECT raise(ABORT, 'the log is append-only'); END;
-    """,
+    """
+    + notes.SCHEMA,
 }
 
+NAMES_BYTES = 160
+"""Names of a hit's fields, as JSON."""
+FRAME_BYTES = 256
+"""What is around the hits of a reply."""
 BRIEF = 160
 """Least bytes of a hit's text in a reply; when not even that fits, the rest is on the next page."""
-
-
-@dataclass(frozen=True, slots=True)
-class Similar:
-    id: str
-    text: str
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Added:
-    id: str
-    duplicate: bool
-    superseded: tuple[str, ...]
-    similar: tuple[Similar, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    id: str
-    text: str
-    score: float | None
-    """Share of the best hit's score; None without a query. Absolute scores would tell how often other principals use a word."""
-    time: str
-    conversation: str | None
-    speaker: str | None
-    key: str | None
-    tags: tuple[str, ...]
-    trust: str
-    source: str | None
-    run_id: str | None
-    step: str | int | None
-    retired: str | None
-    """None for what is live; else why it is not: superseded by ..., retracted, expired."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hits:
-    hits: tuple[Hit, ...]
-    more: bool
-    cursor: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,23 +110,80 @@ class Forgotten:
     elsewhere: tuple[Elsewhere, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    label: str
-    text: str
-    version: int
-    chars_left: int
+class Provenance(TypedDict, total=False):
+    """Who acts, through which channel, in which step of which run. Set by whoever holds the channel, never by an argument of a tool."""
+
+    principal: str
+    trust: str
+    run_id: str | None
+    step: str | int | None
+
+
+class Filters(TypedDict, total=False):
+    """What a search is narrowed to; all of them together. Times as base/facts.py reads them."""
+
+    key: str | None
+    conversation: str | None
+    tags: Sequence[str] | None
+    ids: Sequence[str] | None
+    kind: str | None
+    since: str | float | None
+    until: str | float | None
+    as_of: str | float | None
+    known_at: str | float | None
+    min_trust: str | None
+    include_retired: bool
+
+
+class _Choice(NamedTuple):
+    ids: Sequence[str] | None
+    source: str | None
+    conversation: str | None
+    expect_count: int | None
+
+
+class Question(Filters, total=False):
+    limit: int
+    cursor: str | None
+    principal: str
+    reply_bytes: int | None
+    """Room for the hits as JSON; `limits.reply_bytes_max` unless said."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Author:
-    """Who acts, through which channel, when: what every row and every line of the log carries."""
+    """Provenance at a moment: what every row and every line of the log carries."""
 
     principal: str
     trust: int
     run_id: str | None
     step: str | int | None
     now: float
+
+
+class _Row(NamedTuple):
+    """What is needed of a stored fact in order to end it."""
+
+    n: int
+    id: str
+    scope: str
+    speaker: str
+    text: str
+    valid_from: float
+    dated: int
+    retracted_at: float | None
+    run_id: str | None
+    step: str | int | None
+
+
+ROW = ", ".join(_Row._fields)
+ONE = f"SELECT {ROW} FROM memory WHERE id=? AND principal=?"  # noqa: S608
+SLOT = f"SELECT {ROW} FROM memory WHERE principal=? AND key=? AND retracted_at IS NULL ORDER BY valid_from, n"  # noqa: S608
+
+SHOWN = (
+    "n", "id", "text", "valid_from", "conversation", "speaker", "key", "tags", "trust", "source", "run_id", "step",
+    "superseded_by", "retracted_at", "reason", "expires_at",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,39 +203,19 @@ class Memory:
 
     # --- add
 
-    async def add(
-        self,
-        items: Sequence[Mapping[str, Any]],
-        *,
-        principal: str = LOCAL,
-        trust: str = "user",
-        run_id: str | None = None,
-        step: str | int | None = None,
-    ) -> list[Added]:
-        return await self._store.write(
-            lambda tx: self.add_in(tx, items, principal=principal, trust=trust, run_id=run_id, step=step)
-        )
+    async def add(self, items: Sequence[Mapping[str, Any]], **by: Unpack[Provenance]) -> list[Added]:
+        return await self._store.write(lambda tx: self.add_in(tx, items, **by))
 
-    def add_in(
-        self,
-        tx: Transaction,
-        items: Sequence[Mapping[str, Any]],
-        *,
-        principal: str = LOCAL,
-        trust: str = "user",
-        run_id: str | None = None,
-        step: str | int | None = None,
-    ) -> list[Added]:
+    def add_in(self, tx: Transaction, items: Sequence[Mapping[str, Any]], **by: Unpack[Provenance]) -> list[Added]:
         """All of `items` or none."""
         if len(items) > self._limits.memory_items_max:
             raise LimitExceeded(
                 "limit.exceeded",
                 f"{len(items)} items in one call; at most {self._limits.memory_items_max}. Split them.",
             )
-        author = _Author(principal, _trust(trust), run_id, step, self._now())
+        author = self._author(**by)
         parsed = [item_of(item, number, self._limits) for number, item in enumerate(items)]
-        row = tx.execute("SELECT items FROM memory_count WHERE principal=?", (principal,)).fetchone()
-        if (row[0] if row else 0) + len(parsed) > self._limits.memory_rows_max:
+        if _count(tx, author.principal) + len(parsed) > self._limits.memory_rows_max:
             raise LimitExceeded(
                 "memory.full", f"{self._limits.memory_rows_max} memories are kept at most. Erase what is not needed."
             )
@@ -219,230 +229,116 @@ class Memory:
             (live, digest, author.now),
         ).fetchone()
         if equal is not None:
-            self._confirm(tx, equal, item, author)
+            _confirm(tx, equal, item, author)
             return Added(equal[1], duplicate=True, superseded=(), similar=())
         similar = _similar(tx, live, item)
         valid_from = author.now if item.time is None else item.time
-        new_id = self._ports.new_id("mem")
-        replaced = [self._row_of(tx, author.principal, old) for old in item.supersedes]
+        ended = [_row_of(tx, author.principal, old) for old in item.supersedes]
         later = None
         if item.key is not None:
-            rivals = tx.execute(
-                "SELECT n, id, scope, speaker, text, valid_from, dated FROM memory"
-                " WHERE principal=? AND key=? AND retracted_at IS NULL ORDER BY valid_from, n",
-                (author.principal, item.key),
-            ).fetchall()
+            slot = [_Row(*row) for row in tx.execute(SLOT, (author.principal, item.key))]
             if item.time is not None:
-                later = next((r for r in rivals if r[6] and r[5] > valid_from), None)
+                later = next((row for row in slot if row.dated and row.valid_from > valid_from), None)
             if later is None:
-                replaced += [r for r in rivals if r[2] == live]
-        before = None
-        if item.conversation is not None:
-            before = tx.execute(
-                "SELECT max(n) FROM memory WHERE principal=? AND conversation=?", (author.principal, item.conversation)
-            ).fetchone()[0]
-        n = _insert(tx, new_id, item, author, digest, before, valid_from)
+                ended += slot
+        new_id = self._ports.new_id("mem")
+        new = _insert(tx, new_id, item, author, digest)
         _log(tx, author, "add", new_id)
-        superseded = []
-        for row in {row[0]: row for row in replaced}.values():
-            if row[2] == live:
-                _close(tx, author, row, valid_to=max(valid_from, row[5]), by=new_id)
-                superseded.append(row[1])
+        superseded = {row.id: row for row in ended if row.scope == live}
+        for row in superseded.values():
+            _close(tx, author, row, valid_to=max(valid_from, row.valid_from), by=new_id)
         if later is not None:
-            row = (n, new_id, live, item.speaker or "", item.text)
-            _close(tx, author, row, valid_to=later[5], by=later[1])
-        gone = set(superseded)
-        return Added(
-            new_id, duplicate=False, superseded=tuple(superseded), similar=tuple(s for s in similar if s.id not in gone)
-        )
-
-    def _confirm(self, tx: Transaction, equal: tuple[Any, ...], item: Item, author: _Author) -> None:
-        n, known_id, trust, ends = equal
-        longer = ends is not None and (item.expires_at is None or item.expires_at > ends)
-        if author.trust > trust or longer:
-            tx.execute(
-                "UPDATE memory SET trust=?, expires_at=? WHERE n=?",
-                (max(trust, author.trust), item.expires_at if longer else ends, n),
-            )
-        _log(tx, author, "confirm", known_id)
-
-    def _row_of(self, tx: Transaction, principal: str, memory_id: str) -> tuple[Any, ...]:
-        row: tuple[Any, ...] | None = tx.execute(
-            "SELECT n, id, scope, speaker, text, valid_from FROM memory WHERE id=? AND principal=?",
-            (memory_id, principal),
-        ).fetchone()
-        if row is None:
-            raise _unknown([memory_id])
-        return row
+            _close(tx, author, new, valid_to=later.valid_from, by=later.id)
+        return Added(new_id, False, tuple(superseded), tuple(s for s in similar if s.id not in superseded))  # noqa: FBT003
 
     # --- search
 
-    async def search(
-        self,
-        query: str | None = None,
-        key: str | None = None,
-        conversation: str | None = None,
-        tags: Sequence[str] | None = None,
-        since: str | float | None = None,
-        until: str | float | None = None,
-        as_of: str | float | None = None,
-        limit: int = 10,
-        cursor: str | None = None,
-        ids: Sequence[str] | None = None,
-        kind: str | None = None,
-        known_at: str | float | None = None,
-        min_trust: str | None = None,
-        include_retired: bool = False,  # noqa: FBT001, FBT002  (the contract's name, given by keyword)
-        *,
-        principal: str = LOCAL,
-        reply_bytes: int | None = None,
-    ) -> Hits:
-        return await self._store.read(
-            lambda db: self.search_in(
-                db,
-                query,
-                key,
-                conversation,
-                tags,
-                since,
-                until,
-                as_of,
-                limit,
-                cursor,
-                ids,
-                kind,
-                known_at,
-                min_trust,
-                include_retired,
-                principal=principal,
-                reply_bytes=reply_bytes,
-            )  # fmt: skip
-        )
+    async def search(self, query: str | None = None, **asked: Unpack[Question]) -> Hits:
+        return await self._store.read(lambda db: self.search_in(db, query, **asked))
 
     def search_in(
         self,
         db: sqlite3.Connection,
         query: str | None = None,
-        key: str | None = None,
-        conversation: str | None = None,
-        tags: Sequence[str] | None = None,
-        since: str | float | None = None,
-        until: str | float | None = None,
-        as_of: str | float | None = None,
+        *,
         limit: int = 10,
         cursor: str | None = None,
-        ids: Sequence[str] | None = None,
-        kind: str | None = None,
-        known_at: str | float | None = None,
-        min_trust: str | None = None,
-        include_retired: bool = False,  # noqa: FBT001, FBT002
-        *,
         principal: str = LOCAL,
         reply_bytes: int | None = None,
+        **filters: Unpack[Filters],
     ) -> Hits:
-        """What matches, best first; without a query newest first. Pages of one search see no item added after its first page."""
+        """What matches, best first; without a query newest first. Later pages see no item that was added after the first one."""
         if not 1 <= limit <= self._limits.memory_items_max:
             raise ArgumentError("argument.invalid", f"limit is {limit}; give 1 to {self._limits.memory_items_max}.")
-        asked = (query, key, conversation, tags, since, until, as_of, ids, kind, known_at, min_trust, include_retired)
-        mark = hashlib.sha256(json.dumps([principal, *asked]).encode()).hexdigest()[:12]
-        offset, newest = _resume(cursor, mark)
+        given = {name: value for name, value in filters.items() if value is not None}
+        here = resumed(cursor, mark_of([principal, query, sorted(given.items())]))
+        newest = here.newest
         if newest is None:
-            newest = db.execute("SELECT coalesce(max(n), 0) FROM memory").fetchone()[0]
+            newest = int(db.execute("SELECT coalesce(max(n), 0) FROM memory").fetchone()[0])
         now = self._now()
-        view = _view(principal, now, as_of=as_of, known_at=known_at, include_retired=include_retired)
-        view = _narrowed(
-            view, newest, key=key, conversation=conversation, kind=kind, tags=tags, ids=ids, since=since, until=until,
-            min_trust=None if min_trust is None else _trust(min_trust),
-        )  # fmt: skip
+        view = _narrowed(_view(principal, now, filters), newest, filters)
+        wanted = here.offset + limit + 1
         if query is not None and query.strip():
-            found = _ranked(db, view, principal, ranking.search_terms(query), offset + limit + 1)
+            found = _ranked(db, view, principal, ranking.search_terms(query), wanted)
         else:
-            found = _newest(db, view, offset + limit + 1)
-        best = found[0][1] if found else None
-        page = found[offset : offset + limit]
-        hits = _shown(db, page, best, now, reply_bytes or self._limits.reply_bytes_max)
-        reached = offset + len(hits)
+            found = _newest(db, view, wanted)
+        page = found[here.offset : here.offset + limit]
+        hits = _shown(db, page, found[0][1] if found else None, now, reply_bytes or self._limits.reply_bytes_max)
+        reached = here.offset + len(hits)
         more = reached < len(found)
-        return Hits(hits, more, _cursor(reached, newest, mark) if more else None)
+        return Hits(hits, more, Cursor(reached, newest, here.mark).to_text() if more else None)
 
     async def text(self, memory_id: str, *, principal: str = LOCAL) -> str:
         """The whole text behind `memory://<id>`, live or history."""
-        return str((await self._store.read(lambda db: self._row_of(db, principal, memory_id)))[4])
+        row = await self._store.read(lambda db: _row_of(db, principal, memory_id))
+        return row.text
 
     # --- forget
 
     async def forget(
         self,
         ids: Sequence[str] | None = None,
-        source: str | None = None,
-        conversation: str | None = None,
+        *,
         mode: str = "retract",
         reason: str = "",
+        source: str | None = None,
+        conversation: str | None = None,
         expect_count: int | None = None,
-        *,
-        principal: str = LOCAL,
-        trust: str = "user",
-        run_id: str | None = None,
-        step: str | int | None = None,
+        **by: Unpack[Provenance],
     ) -> Forgotten:
+        """Everything that all of `ids`, `source` and `conversation` select: withdrawn, or destroyed."""
+        chosen = _Choice(ids, source, conversation, expect_count)
+        author = self._author(**by)
+        if mode == "retract":
+            return await self._store.write(lambda tx: self._retract(tx, chosen, reason, author))
         if mode != "erase":
-            return await self._store.write(
-                lambda tx: self.forget_in(
-                    tx,
-                    ids,
-                    source,
-                    conversation,
-                    mode,
-                    reason,
-                    expect_count,
-                    principal=principal,
-                    trust=trust,
-                    run_id=run_id,
-                    step=step,
-                )  # fmt: skip
-            )
-
-        def erase(tx: Transaction) -> tuple[Erased, ...]:
-            author = _Author(principal, _trust(trust), run_id, step, self._now())
-            return _erase(tx, author, _chosen(tx, principal, ids, source, conversation, expect_count))
-
-        gone = await self._store.write(erase)
-        proof, elsewhere = await prove(self._store, principal, gone)
+            raise ArgumentError("argument.invalid", f"mode is {mode!r}; it is 'retract' (kept as history) or 'erase'.")
+        gone = await self._store.write(lambda tx: _erase(tx, author, _chosen(tx, author.principal, chosen)))
+        proof, elsewhere = await prove(self._store, author.principal, gone)
         return Forgotten(tuple(row.id for row in gone)[:100], len(gone), "erase", proof, elsewhere)
 
     def forget_in(
         self,
         tx: Transaction,
         ids: Sequence[str] | None = None,
+        *,
+        reason: str = "",
         source: str | None = None,
         conversation: str | None = None,
-        mode: str = "retract",
-        reason: str = "",
         expect_count: int | None = None,
-        *,
-        principal: str = LOCAL,
-        trust: str = "user",
-        run_id: str | None = None,
-        step: str | int | None = None,
+        **by: Unpack[Provenance],
     ) -> Forgotten:
-        """Withdraw what was wrong: no longer found, still history. Everything that several filters together select.
+        """Retract. Erasing has to empty the log of the file, which cannot be done from within a transaction."""
+        return self._retract(tx, _Choice(ids, source, conversation, expect_count), reason, self._author(**by))
 
-        `erase` is refused here: it has to empty the log of the file, which no open transaction can do.
-        """
-        if mode != "retract":
-            raise ArgumentError(
-                "argument.invalid", f"mode is {mode!r}; here it is 'retract'. Erasing is `await forget(...)`."
-            )
-        author = _Author(principal, _trust(trust), run_id, step, self._now())
-        sane(reason, "reason", self._limits.memory_label_chars_max * 4)
-        done = []
-        for row in _chosen(tx, principal, ids, source, conversation, expect_count):
-            if row[6] is None:
-                tx.execute("UPDATE memory SET retracted_at=?, reason=? WHERE n=?", (author.now, reason or None, row[0]))
-                _shelve(tx, row)
-                _log(tx, author, "retract", row[1])
-                done.append(row[1])
-        return Forgotten(tuple(done[:100]), len(done), "retract")
+    def _retract(self, tx: Transaction, chosen: _Choice, reason: str, author: _Author) -> Forgotten:
+        sane(reason, "reason", 4 * self._limits.memory_label_chars_max)
+        done = [row for row in _chosen(tx, author.principal, chosen) if row.retracted_at is None]
+        for row in done:
+            tx.execute("UPDATE memory SET retracted_at=?, reason=? WHERE n=?", (author.now, reason or None, row.n))
+            _shelve(tx, row)
+            _log(tx, author, "retract", row.id)
+        return Forgotten(tuple(row.id for row in done)[:100], len(done), "retract")
 
     # --- standing notes
 
@@ -450,32 +346,12 @@ class Memory:
         return await self._store.read(lambda db: self.blocks_in(db, label, principal=principal))
 
     def blocks_in(self, db: sqlite3.Connection, label: str | None = None, *, principal: str = LOCAL) -> list[Block]:
-        """All notes that have a text, by label; or the one, which must exist."""
-        rows = db.execute(
-            "SELECT label, text, version FROM block WHERE principal=? AND (label=? OR (? IS NULL AND text<>'')) ORDER BY label",
-            (principal, label, label),
-        ).fetchall()
-        if label is not None and not rows:
-            raise NotFound("memory.unknown", f"There is no standing note {label!r}. memory_edit makes one.")
-        return [Block(name, text, version, self._limits.block_chars_max - len(text)) for name, text, version in rows]
+        return notes.listed(db, principal, label, self._limits)
 
     async def edit(
-        self,
-        label: str,
-        text: str,
-        old: str | None = None,
-        if_version: int | None = None,
-        *,
-        principal: str = LOCAL,
-        trust: str = "user",
-        run_id: str | None = None,
-        step: str | int | None = None,
+        self, label: str, text: str, old: str | None = None, *, if_version: int | None = None, **by: Unpack[Provenance]
     ) -> Block:
-        return await self._store.write(
-            lambda tx: self.edit_in(
-                tx, label, text, old, if_version, principal=principal, trust=trust, run_id=run_id, step=step
-            )
-        )
+        return await self._store.write(lambda tx: self.edit_in(tx, label, text, old, if_version=if_version, **by))
 
     def edit_in(
         self,
@@ -483,53 +359,29 @@ class Memory:
         label: str,
         text: str,
         old: str | None = None,
-        if_version: int | None = None,
         *,
-        principal: str = LOCAL,
-        trust: str = "user",
-        run_id: str | None = None,
-        step: str | int | None = None,
+        if_version: int | None = None,
+        **by: Unpack[Provenance],
     ) -> Block:
-        """Set the whole note, or replace `old`, which must occur exactly once; an empty `old` appends. An empty note is not listed."""
-        author = _Author(principal, _trust(trust), run_id, step, self._now())
-        sane(label, "label", self._limits.memory_label_chars_max)
-        if not label.strip():
-            raise ArgumentError("argument.invalid", "label is empty. Name the note.")
-        row = tx.execute("SELECT text, version FROM block WHERE principal=? AND label=?", (principal, label)).fetchone()
-        present, version = row or ("", 0)
-        if if_version is not None and if_version != version:
-            raise Conflict(
-                "memory.version_conflict",
-                f"The note {label!r} has version {version}, not {if_version}. Read it with memory_blocks and edit what is there now.",
-            )
-        new = text if old is None else _replaced(present, old, text, label)
-        sane(new, "text", None)
-        if len(new) > self._limits.block_chars_max:
-            raise LimitExceeded(
-                "memory.block_full",
-                f"The note {label!r} would have {len(new)} characters, {self._limits.block_chars_max} fit. Nothing was changed."
-                " Shorten it, or put the details into memory_add.",
-            )
-        if not present and new:
-            notes = tx.execute("SELECT count(*) FROM block WHERE principal=? AND text<>''", (principal,)).fetchone()[0]
-            if notes >= self._limits.blocks_max:
-                raise LimitExceeded(
-                    "memory.block_full", f"There are {notes} notes, the most there may be. Empty one first."
-                )
-        tx.execute(
-            "INSERT INTO block VALUES(?,?,?,?,?) ON CONFLICT(principal, label) DO UPDATE SET text=excluded.text,"
-            " version=excluded.version, updated_at=excluded.updated_at",
-            (principal, label, new, version + 1, author.now),
-        )
+        author = self._author(**by)
+        block = notes.edited(
+            tx, author.principal,
+            label=label, text=text, old=old, if_version=if_version, now=author.now, limits=self._limits,
+        )  # fmt: skip
         _log(tx, author, "edit", label)
-        return Block(label, new, version + 1, self._limits.block_chars_max - len(new))
+        return block
+
+    def _author(
+        self, principal: str = LOCAL, trust: str = "user", run_id: str | None = None, step: str | int | None = None
+    ) -> _Author:
+        return _Author(principal, trust_of(trust), run_id, step, self._now())
 
     def _now(self) -> float:
         """Whole milliseconds, rounded down: a time that was shown and is given back must still include what it was shown for."""
         return math.floor(self._ports.clock.now() * 1000) / 1000
 
 
-# --- writing rows. A row is (n, id, scope, speaker, text, ...)
+# --- writing rows
 
 
 def _scopes(principal: str) -> tuple[str, str]:
@@ -543,10 +395,13 @@ def _digest(item: Item) -> bytes:
     return hashlib.sha256(same.encode()).digest()[:16]
 
 
-def _insert(
-    tx: Transaction, new_id: str, item: Item, author: _Author, digest: bytes, before: int | None, valid_from: float
-) -> int:
+def _insert(tx: Transaction, new_id: str, item: Item, author: _Author, digest: bytes) -> _Row:
     live, _ = _scopes(author.principal)
+    before = None
+    if item.conversation is not None:
+        asked = "SELECT max(n) FROM memory WHERE principal=? AND conversation=?"
+        before = tx.execute(asked, (author.principal, item.conversation)).fetchone()[0]
+    valid_from = author.now if item.time is None else item.time
     speaker = item.speaker or ""
     values = {
         "principal": author.principal, "scope": live, "conversation": item.conversation, "before": before,
@@ -556,93 +411,90 @@ def _insert(
         "digest": digest, "speaker": speaker, "text": item.text,
     }  # fmt: skip
     names, marks = ", ".join(values), ", ".join("?" * len(values))
-    n = tx.execute(f"INSERT INTO memory({names}) VALUES({marks})", tuple(values.values())).lastrowid  # noqa: S608
+    n = tx.execute(f"INSERT INTO memory({names}) VALUES({marks})", tuple(values.values())).lastrowid
     assert n is not None
-    tx.execute("INSERT INTO memory_fts(rowid, scope, speaker, text) VALUES(?,?,?,?)", (n, live, speaker, item.text))
+    row = _Row(n, new_id, live, speaker, item.text, valid_from, item.time is not None, None, author.run_id, author.step)
+    _index(tx, row, live)
     tx.execute(
         "INSERT INTO memory_count VALUES(?,1) ON CONFLICT(principal) DO UPDATE SET items = items + 1",
         (author.principal,),
     )
-    return n
+    return row
 
 
-def _close(tx: Transaction, author: _Author, row: tuple[Any, ...], *, valid_to: float, by: str) -> None:
-    tx.execute(
-        "UPDATE memory SET valid_to=?, closed_at=?, superseded_by=? WHERE n=?", (valid_to, author.now, by, row[0])
-    )
+def _confirm(tx: Transaction, equal: tuple[Any, ...], item: Item, author: _Author) -> None:
+    n, known_id, trust, ends = equal
+    longer = ends is not None and (item.expires_at is None or item.expires_at > ends)
+    if author.trust > trust or longer:
+        lifted = (max(trust, author.trust), item.expires_at if longer else ends, n)
+        tx.execute("UPDATE memory SET trust=?, expires_at=? WHERE n=?", lifted)
+    _log(tx, author, "confirm", known_id)
+
+
+def _close(tx: Transaction, author: _Author, row: _Row, *, valid_to: float, by: str) -> None:
+    ended = (valid_to, author.now, by, row.n)
+    tx.execute("UPDATE memory SET valid_to=?, closed_at=?, superseded_by=? WHERE n=?", ended)
     _shelve(tx, row)
-    _log(tx, author, "supersede", row[1])
+    _log(tx, author, "supersede", row.id)
 
 
-def _shelve(tx: Transaction, row: tuple[Any, ...]) -> None:
+def _shelve(tx: Transaction, row: _Row) -> None:
     """Move a row from the live items to history, in the table and in the index, which must be told the old values."""
-    n, _, scope, speaker, text = row[:5]
-    if scope[0] == "0":
-        return
-    shelved = "0" + scope[1:]
-    tx.execute("UPDATE memory SET scope=? WHERE n=?", (shelved, n))
-    _unindex(tx, row)
-    tx.execute("INSERT INTO memory_fts(rowid, scope, speaker, text) VALUES(?,?,?,?)", (n, shelved, speaker, text))
-
-
-def _unindex(tx: Transaction, row: tuple[Any, ...]) -> None:
-    n, _, scope, speaker, text = row[:5]
-    tx.execute(
-        "INSERT INTO memory_fts(memory_fts, rowid, scope, speaker, text) VALUES('delete',?,?,?,?)",
-        (n, scope, speaker, text),
-    )
-
-
-def _erase(tx: Transaction, author: _Author, rows: Iterable[tuple[Any, ...]]) -> tuple[Erased, ...]:
-    gone = []
-    for row in rows:
-        n, memory_id, _, _, text, before, _, run_id, step = row
+    if row.scope.startswith("1"):
+        history = "0" + row.scope[1:]
+        tx.execute("UPDATE memory SET scope=? WHERE n=?", (history, row.n))
         _unindex(tx, row)
-        now_before = tx.execute("SELECT before FROM memory WHERE n=?", (n,)).fetchone()[0]
-        tx.execute("UPDATE memory SET before=? WHERE before=?", (now_before, n))
-        tx.execute("DELETE FROM memory WHERE n=?", (n,))
-        _log(tx, author, "erase", memory_id)
-        gone.append(Erased(memory_id, text, run_id, step))
-    if gone:
+        _index(tx, row, history)
+
+
+def _index(tx: Transaction, row: _Row, scope: str) -> None:
+    entry = (row.n, scope, row.speaker, row.text)
+    tx.execute("INSERT INTO memory_fts(rowid, scope, speaker, text) VALUES(?,?,?,?)", entry)
+
+
+def _unindex(tx: Transaction, row: _Row) -> None:
+    entry = (row.n, row.scope, row.speaker, row.text)
+    tx.execute("INSERT INTO memory_fts(memory_fts, rowid, scope, speaker, text) VALUES('delete',?,?,?,?)", entry)
+
+
+def _erase(tx: Transaction, author: _Author, rows: Sequence[_Row]) -> tuple[Erased, ...]:
+    for row in rows:
+        _unindex(tx, row)
+        tx.execute("UPDATE memory SET before=(SELECT before FROM memory WHERE n=?) WHERE before=?", (row.n, row.n))
+        tx.execute("DELETE FROM memory WHERE n=?", (row.n,))
+        _log(tx, author, "erase", row.id)
+    if rows:
         # A deleted entry stays in its index segment beside a tombstone until segments are merged.
         tx.execute("INSERT INTO memory_fts(memory_fts) VALUES('optimize')")
-        tx.execute("UPDATE memory_count SET items = items - ? WHERE principal=?", (len(gone), author.principal))
-    return tuple(gone)
+        tx.execute("UPDATE memory_count SET items = items - ? WHERE principal=?", (len(rows), author.principal))
+    return tuple(Erased(row.id, row.text, row.run_id, row.step) for row in rows)
 
 
-def _chosen(
-    tx: Transaction,
-    principal: str,
-    ids: Sequence[str] | None,
-    source: str | None,
-    conversation: str | None,
-    expect_count: int | None,
-) -> list[tuple[Any, ...]]:
-    """Rows for `forget`: live and history, whatever all the given filters select."""
-    if ids is None and source is None and conversation is None:
+def _chosen(tx: Transaction, principal: str, choice: _Choice) -> list[_Row]:
+    """Rows for `forget`, live and history."""
+    filters = [
+        ("id IN (SELECT value FROM json_each(?))", None if choice.ids is None else json.dumps(list(choice.ids))),
+        ("source=?", choice.source),
+        ("conversation=?", choice.conversation),
+    ]
+    given = [(sql, value) for sql, value in filters if value is not None]
+    if not given:
         raise ArgumentError("argument.missing", "Say what to forget: ids, source or conversation.")
-    where, args = ["principal=?"], [principal]
-    for column, value in (("source", source), ("conversation", conversation)):
-        if value is not None:
-            where.append(f"{column}=?")
-            args.append(value)
-    if ids is not None:
-        where.append("id IN (SELECT value FROM json_each(?))")
-        args.append(json.dumps(list(ids)))
-    rows = tx.execute(
-        "SELECT n, id, scope, speaker, text, before, retracted_at, run_id, step FROM memory"  # noqa: S608
-        f" WHERE {' AND '.join(where)} ORDER BY n",
-        args,
-    ).fetchall()
-    # An id that was erased before is no mistake: the caller may be repeating itself after a crash.
-    known = {row[1] for row in rows}
-    missing = [i for i in dict.fromkeys(ids or ()) if i not in known and not _was_erased(tx, principal, i)]
-    if missing and source is None and conversation is None:
-        raise _unknown(missing)
-    if expect_count is not None and expect_count != len(rows):
+    for _, value in given:
+        sane(value, "a filter", None)
+    where = " AND ".join(["principal=?", *(sql for sql, _ in given)])
+    asked = f"SELECT {ROW} FROM memory WHERE {where} ORDER BY n"  # noqa: S608  (our own words, values are bound)
+    rows = [_Row(*row) for row in tx.execute(asked, (principal, *(value for _, value in given)))]
+    if len(given) == 1:
+        # An id that was erased before is no mistake: the caller may be repeating himself after a crash.
+        known = {row.id for row in rows}
+        missing = [i for i in dict.fromkeys(choice.ids or ()) if i not in known and not _was_erased(tx, principal, i)]
+        if missing:
+            raise _unknown(missing)
+    if choice.expect_count not in (None, len(rows)):
         raise Conflict(
             "memory.count_conflict",
-            f"{len(rows)} memories match, not {expect_count}. Nothing was forgotten. Search first, then say the right count.",
+            f"{len(rows)} memories match, not {choice.expect_count}. Nothing was forgotten. Search, then say the right count.",
         )
     return rows
 
@@ -650,6 +502,18 @@ def _chosen(
 def _was_erased(tx: Transaction, principal: str, memory_id: str) -> bool:
     asked = "SELECT 1 FROM memory_log WHERE id=? AND principal=? AND op='erase'"
     return tx.execute(asked, (memory_id, principal)).fetchone() is not None
+
+
+def _row_of(db: sqlite3.Connection, principal: str, memory_id: str) -> _Row:
+    row = db.execute(ONE, (memory_id, principal)).fetchone()
+    if row is None:
+        raise _unknown([memory_id])
+    return _Row(*row)
+
+
+def _count(db: sqlite3.Connection, principal: str) -> int:
+    row = db.execute("SELECT items FROM memory_count WHERE principal=?", (principal,)).fetchone()
+    return int(row[0]) if row else 0
 
 
 def _log(tx: Transaction, author: _Author, op: str, what: str) -> None:
@@ -684,26 +548,24 @@ def _similar(tx: Transaction, live: str, item: Item) -> tuple[Similar, ...]:
 # --- reading
 
 
-def _view(
-    principal: str, now: float, *, as_of: str | float | None, known_at: str | float | None, include_retired: bool
-) -> _View:
+def _view(principal: str, now: float, filters: Filters) -> _View:
     scopes = _scopes(principal)
-    if as_of is None and known_at is None and not include_retired:
+    as_of, known_at = filters.get("as_of"), filters.get("known_at")
+    everything = filters.get("include_retired", False)
+    if as_of is None and known_at is None and not everything:
         return _View(scopes[:1], "m.scope=? AND (m.expires_at IS NULL OR m.expires_at>?)", (scopes[0], now))
     where, args = "m.scope IN (?,?)", list[Any](scopes)
     known = now if known_at is None else moment(known_at, "known_at", end=True)
     if known_at is not None:
         where += " AND m.recorded_at<=?"
         args.append(known)
-    if include_retired:
+    if everything:
         return _View(scopes, where, tuple(args))
     at = known if as_of is None else moment(as_of, "as_of", end=True)
     where += " AND (m.retracted_at IS NULL OR m.retracted_at>?) AND (m.expires_at IS NULL OR m.expires_at>?)"
     args += [known, at]
     if as_of is None:
-        where += " AND (m.closed_at IS NULL OR m.closed_at>?)"
-        args.append(known)
-        return _View(scopes, where, tuple(args))
+        return _View(scopes, where + " AND (m.closed_at IS NULL OR m.closed_at>?)", (*args, known))
     # A value that was put into the middle of a slot's past hides the one it divides, whose own end was never rewritten.
     where += (
         " AND m.valid_from<=? AND (m.valid_to IS NULL OR m.closed_at>? OR m.valid_to>?)"
@@ -711,38 +573,26 @@ def _view(
         " AND k.valid_from<=? AND (k.valid_from, k.n)>(m.valid_from, m.n) AND k.recorded_at<=?"
         " AND (k.retracted_at IS NULL OR k.retracted_at>?)))"
     )
-    args += [at, known, at, at, known, known]
-    return _View(scopes, where, tuple(args))
+    return _View(scopes, where, (*args, at, known, at, at, known, known))
 
 
-def _narrowed(
-    view: _View,
-    newest: int,
-    *,
-    key: str | None,
-    conversation: str | None,
-    kind: str | None,
-    tags: Sequence[str] | None,
-    ids: Sequence[str] | None,
-    since: str | float | None,
-    until: str | float | None,
-    min_trust: int | None,
-) -> _View:
-    conditions: list[tuple[str, Any]] = [("m.n<=?", newest)]
-    for column, value in (("key", key), ("conversation", conversation), ("kind", kind)):
-        if value is not None:
-            conditions.append((f"m.{column}=?", value))
-    conditions += [("EXISTS (SELECT 1 FROM json_each(m.tags) WHERE value=?)", tag) for tag in tags or ()]
-    if ids is not None:
-        conditions.append(("m.id IN (SELECT value FROM json_each(?))", json.dumps(list(ids))))
-    if since is not None:
-        conditions.append(("m.valid_from>=?", moment(since, "since")))
-    if until is not None:
-        conditions.append(("m.valid_from<=?", moment(until, "until", end=True)))
-    if min_trust is not None:
-        conditions.append(("m.trust>=?", min_trust))
-    where = " AND ".join([view.where, *(sql for sql, _ in conditions)])
-    return _View(view.scopes, where, (*view.args, *(value for _, value in conditions)))
+def _narrowed(view: _View, newest: int, filters: Filters) -> _View:
+    wanted: list[tuple[str, Any]] = [("m.n<=?", newest)]
+    named = {"key": filters.get("key"), "conversation": filters.get("conversation"), "kind": filters.get("kind")}
+    wanted += [(f"m.{name}=?", value) for name, value in named.items() if value is not None]
+    wanted += [("EXISTS (SELECT 1 FROM json_each(m.tags) WHERE value=?)", tag) for tag in filters.get("tags") or ()]
+    for _, value in wanted[1:]:
+        sane(value, "a filter", None)
+    if (ids := filters.get("ids")) is not None:
+        wanted.append(("m.id IN (SELECT value FROM json_each(?))", json.dumps(list(ids))))
+    if (since := filters.get("since")) is not None:
+        wanted.append(("m.valid_from>=?", moment(since, "since")))
+    if (until := filters.get("until")) is not None:
+        wanted.append(("m.valid_from<=?", moment(until, "until", end=True)))
+    if (trust := filters.get("min_trust")) is not None:
+        wanted.append(("m.trust>=?", trust_of(trust)))
+    where = " AND ".join([view.where, *(sql for sql, _ in wanted)])
+    return _View(view.scopes, where, (*view.args, *(value for _, value in wanted)))
 
 
 def _ranked(
@@ -752,11 +602,8 @@ def _ranked(
     if not terms:
         return []
     match = f"{{speaker text}} : ({ranking.any_of(terms)})"
-    owned = db.execute("SELECT items FROM memory_count WHERE principal=?", (principal,)).fetchone()
-    total = db.execute("SELECT max(n) FROM memory").fetchone()[0]
-    if owned is None:
-        return []
-    if owned[0] * 2 < total:
+    total = db.execute("SELECT coalesce(max(n), 0) FROM memory").fetchone()[0]
+    if _count(db, principal) * 2 < total:
         # The scope term skips what others own. Who owns most of it is served faster by the join alone (docs/DECISIONS.md).
         match = f"scope : ({ranking.any_of(view.scopes)}) AND {match}"
 
@@ -797,126 +644,37 @@ def _shown(
     db: sqlite3.Connection, page: Sequence[tuple[int, float | None]], best: float | None, now: float, budget: int
 ) -> tuple[Hit, ...]:
     """As many hits of the page as fit, each with as much of its text as an equal share of the room allows."""
-    columns = (
-        "n, id, text, valid_from, conversation, speaker, key, tags, trust, source, run_id, step,"
-        " superseded_by, retracted_at, reason, expires_at"
-    )
+    asked = f"SELECT {', '.join(SHOWN)} FROM memory WHERE n IN (SELECT value FROM json_each(?))"  # noqa: S608
     rows = {
-        row[0]: row
-        for row in db.execute(
-            f"SELECT {columns} FROM memory WHERE n IN (SELECT value FROM json_each(?))",  # noqa: S608
-            (json.dumps([n for n, _ in page]),),
-        )
+        row[0]: dict(zip(SHOWN, row, strict=True)) for row in db.execute(asked, (json.dumps([n for n, _ in page]),))
     }
-    hits = [_hit(rows[n][1:], None if score is None else round(score / (best or 1), 3), now) for n, score in page]
-    room = budget - 512
-    sizes: list[tuple[int, int]] = []
-    for hit in hits:
-        text = _weight(hit.text)
-        rest = 240 + _weight(
-            [hit.conversation, hit.speaker, hit.key, hit.tags, hit.source, hit.run_id, hit.step, hit.retired]
-        )
-        if sizes and room - rest - min(text, BRIEF) < 0:
-            break
-        room -= rest + min(text, BRIEF)
-        sizes.append((text, rest))
-    share = _share([text for text, _ in sizes], room + sum(min(text, BRIEF) for text, _ in sizes))
+    hits = [_hit(rows[n], None if score is None else round(score / (best or 1), 3), now) for n, score in page]
+    texts = [weight(hit.text) for hit in hits]
+    rests = [weight(dataclasses.astuple(hit)) + NAMES_BYTES - text for hit, text in zip(hits, texts, strict=True)]
+    count, room = fitting(rests, texts, budget - FRAME_BYTES, BRIEF)
+    size = share(texts[:count], room, BRIEF)
     return tuple(
-        hit
-        if text <= share
-        else _with_text(hit, ranking.excerpt(hit.text, share * len(hit.text) // text - 80, f"memory://{hit.id}"))
-        for hit, (text, _) in zip(hits, sizes, strict=False)
+        hit if text <= size else _cut(hit, size * len(hit.text) // text)
+        for hit, text in zip(hits[:count], texts, strict=False)
     )
 
 
-def _hit(row: tuple[Any, ...], score: float | None, now: float) -> Hit:
-    (
-        memory_id,
-        text,
-        time,
-        conversation,
-        speaker,
-        key,
-        tags,
-        trust,
-        source,
-        run_id,
-        step,
-        by,
-        retracted,
-        reason,
-        ends,
-    ) = row
+def _cut(hit: Hit, chars: int) -> Hit:
+    return dataclasses.replace(hit, text=ranking.excerpt(hit.text, max(chars - 80, 40), f"memory://{hit.id}"))
+
+
+def _hit(row: Mapping[str, Any], score: float | None, now: float) -> Hit:
     retired = None
-    if retracted is not None:
-        retired = f"retracted: {reason}" if reason else "retracted"
-    elif by is not None:
-        retired = f"superseded by {by}"
-    elif ends is not None and ends <= now:
+    if row["retracted_at"] is not None:
+        retired = f"retracted: {row['reason']}" if row["reason"] else "retracted"
+    elif row["superseded_by"] is not None:
+        retired = f"superseded by {row['superseded_by']}"
+    elif row["expires_at"] is not None and row["expires_at"] <= now:
         retired = "expired"
-    return Hit(
-        id=memory_id, text=text, score=score, time=rfc3339(time), conversation=conversation, speaker=speaker or None, key=key,
-        tags=tuple(json.loads(tags)), trust=TRUST[trust], source=source, run_id=run_id, step=step, retired=retired,
-    )  # fmt: skip
-
-
-def _with_text(hit: Hit, text: str) -> Hit:
-    return dataclasses.replace(hit, text=text)
-
-
-def _weight(value: Any) -> int:
-    return len(json.dumps(value, ensure_ascii=False).encode())
-
-
-def _share(sizes: Sequence[int], room: int) -> int:
-    """The most that each may have so that all fit: what the short ones do not need goes to the long ones."""
-    left = len(sizes)
-    for size in sorted(sizes):
-        if size * left > room:
-            return max(room // left, BRIEF)
-        room -= size
-        left -= 1
-    return max(sizes, default=0)
-
-
-def _cursor(offset: int, newest: int, mark: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps([offset, newest, mark]).encode()).decode()
-
-
-def _resume(cursor: str | None, mark: str) -> tuple[int, int | None]:
-    if cursor is None:
-        return 0, None
-    try:
-        offset, newest, made_for = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-        valid = type(offset) is int and type(newest) is int and offset >= 0 and made_for == mark
-    except (binascii.Error, ValueError, TypeError):
-        valid = False
-    if not valid:
-        raise ArgumentError(
-            "argument.invalid", "cursor is not one of this search. Repeat the same arguments, or leave it out."
-        )
-    return offset, newest
-
-
-# --- small print
-
-
-def _replaced(present: str, old: str, text: str, label: str) -> str:
-    if not old:
-        return present + text
-    times = present.count(old)
-    if times != 1:
-        raise Conflict(
-            "memory.old_conflict",
-            f"`old` occurs {times} times in the note {label!r}, it must be once. Read it with memory_blocks and quote more of it.",
-        )
-    return present.replace(old, text)
-
-
-def _trust(name: str) -> int:
-    if name not in TRUST:
-        raise ArgumentError("argument.invalid", f"{name!r} is no level of trust. Known: {', '.join(TRUST)}.")
-    return TRUST.index(name)
+    told = {name: row[name] for name in ("id", "text", "conversation", "key", "source", "run_id", "step")}
+    tags, speaker = tuple(json.loads(row["tags"])), row["speaker"] or None
+    time, trust = rfc3339(row["valid_from"]), TRUST[row["trust"]]
+    return Hit(**told, score=score, time=time, speaker=speaker, tags=tags, trust=trust, retired=retired)
 
 
 def _unknown(ids: Sequence[str]) -> NotFound:

@@ -73,7 +73,8 @@ async def _scan(store: Store, principal: str, pieces: Sequence[bytes], texts: in
     read, raw = await asyncio.to_thread(_read_files, store.folder, pieces)
     own = {name: counts for name, counts in raw.items() if name.startswith("kernel.db") and ".v" not in name}
     total = [sum(counts[i] for counts in own.values()) for i in range(len(pieces))]
-    elsewhere, held = [], [0] * len(pieces)
+    elsewhere: list[tuple[str, int]] = []
+    held = [0] * len(pieces)
     hit = [i for i, count in enumerate(total) if count]
     if hit:
         rows, index = await store.read(
@@ -86,10 +87,10 @@ async def _scan(store: Store, principal: str, pieces: Sequence[bytes], texts: in
         known = {i for _, _, i, _ in rows}
         for i, count in index:
             held[i] += count if i in known else 0
-    found = sum(max(0, total[i] - held[i]) for i in hit)
-    beside = [(name, sum(counts)) for name, counts in raw.items() if name not in own and sum(counts)]
+    found = sum([max(0, total[i] - held[i]) for i in hit])
+    elsewhere += [(name, sum(counts)) for name, counts in raw.items() if name not in own and any(counts)]
     named: dict[str, int] = {}
-    for place, count in elsewhere + beside:
+    for place, count in elsewhere:
         named[place] = named.get(place, 0) + count
     places = [Elsewhere(place, count, "holds the same words") for place, count in sorted(named.items())]
     return Proof(found == 0, found, texts, tuple(sorted(own)), read), places

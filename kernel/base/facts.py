@@ -1,4 +1,4 @@
-"""What a caller may say about one fact: its fields, their types and sizes, times, levels of trust. Pure.
+"""What a caller may say about one fact, and what is said back: fields, types and sizes, times, levels of trust. Pure.
 
     text, key?, kind?, conversation?, speaker?, time?, tags?, source?, supersedes?, expires_at?
 
@@ -22,7 +22,7 @@ from typing import Any
 from .errors import ArgumentError, LimitExceeded
 from .limits import Limits
 
-__all__ = ["TRUST", "Item", "item_of", "moment", "sane"]
+__all__ = ["TRUST", "Added", "Hit", "Hits", "Item", "Similar", "item_of", "moment", "sane", "trust_of"]
 
 TRUST = ("web", "tool", "guest", "agent", "user")
 """Least first; the index is what is stored. By channel: a page, another server's tool, code in a sandbox, the model, a person."""
@@ -43,6 +43,47 @@ class Item:
     source: str | None
     supersedes: tuple[str, ...]
     expires_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Similar:
+    id: str
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    id: str
+    duplicate: bool
+    superseded: tuple[str, ...]
+    similar: tuple[Similar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    id: str
+    text: str
+    score: float | None
+    """Share of the best hit's score; None without a query. Absolute scores would tell how often other principals use a word."""
+    time: str
+    conversation: str | None
+    speaker: str | None
+    key: str | None
+    tags: tuple[str, ...]
+    trust: str
+    source: str | None
+    run_id: str | None
+    step: str | int | None
+    retired: str | None
+    """None for what is live; else why it is not: superseded by ..., retracted, expired."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    hits: tuple[Hit, ...]
+    more: bool
+    cursor: str | None
 
 
 def item_of(given: Mapping[str, Any], number: int, limits: Limits) -> Item:
@@ -79,6 +120,12 @@ def item_of(given: Mapping[str, Any], number: int, limits: Limits) -> Item:
         supersedes=_texts(given, "supersedes", where, limits),
         expires_at=_time(given, "expires_at", where),
     )
+
+
+def trust_of(name: str) -> int:
+    if name not in TRUST:
+        raise ArgumentError("argument.invalid", f"{name!r} is no level of trust. Known: {', '.join(TRUST)}.")
+    return TRUST.index(name)
 
 
 def sane(text: str, name: str, chars_max: int | None) -> None:

@@ -33,14 +33,16 @@ POOL = 100
 TERMS_MAX = 48
 """Of one question. Each term costs a walk through its list of occurrences; longer questions are pasted documents."""
 
-WORD = re.compile(r"\w+")
+WORD = re.compile(r"[^\W_]+")
 STOP_WORDS = frozenset(
-    "a about above after again all also am an and any are as at be because been before being below between both but by"
-    " can could d did didn do does doesn doing don down during each few for from further had has have having he her here"
-    " hers herself him himself his how i if in into is it its itself just let ll m me more most my myself no nor not now"
-    " of off on once only or other our ours out over own re s same she should so some such t than that the their theirs"
-    " them then there these they this those through to too under until up us ve very was we were what when where which"
-    " while who whom why will with would you your yours".split()
+    """
+    a about above after again all also am an and any are as at be because been before being below between both but
+    by can could d did didn do does doesn doing don down during each few for from further had has have having he her
+    here hers herself him himself his how i if in into is it its itself just let ll m me more most my myself no nor
+    not now of off on once only or other our ours out over own re s same she should so some such t than that the
+    their theirs them then there these they this those through to too under until up us ve very was we were what
+    when where which while who whom why will with would you your yours
+    """.split()  # noqa: SIM905  (a list of 120 quoted words is not read)
 )
 
 
@@ -54,7 +56,7 @@ class Place(NamedTuple):
 
 def words_of(text: str) -> list[str]:
     """Lower-case words in order of their first appearance, about as FTS5's unicode61 cuts them."""
-    return list(dict.fromkeys(word for part in WORD.findall(text.lower()) for word in part.split("_") if word))
+    return list(dict.fromkeys(WORD.findall(text.lower())))
 
 
 def search_terms(question: str) -> list[str]:
