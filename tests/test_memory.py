@@ -1,0 +1,620 @@
+"""Guarantees of memory.py, of the floors it stands on, and of the proof of an erasure."""
+
+import asyncio
+import dataclasses
+import sqlite3
+from contextlib import asynccontextmanager
+
+import pytest
+from agent_kernel import memory
+from agent_kernel.base.errors import ArgumentError, Conflict, LimitExceeded, NotFound
+from agent_kernel.base.facts import moment
+from agent_kernel.base.limits import Limits
+from agent_kernel.base.ports import Ports
+from agent_kernel.base.store import Store
+from agent_kernel.memory import Memory
+from agent_kernel.scheduler import Scheduler
+
+START = moment("2026-03-01T12:00:00Z", "start")
+
+
+class Clock:
+    """Stands still until a test moves it."""
+
+    def __init__(self):
+        self.at = START
+
+    def now(self):
+        return self.at
+
+    def monotonic(self):
+        return self.at
+
+    async def sleep(self, _seconds):
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def opened(folder, clock=None, **limits):
+    scheduler = Scheduler(slots=4, queue_max=16)
+    ports = dataclasses.replace(Ports.real(), clock=clock or Clock())
+    store = await Store.open(
+        folder, ports=ports, limits=Limits(), migrations=[memory.MIGRATIONS], spawn=scheduler.spawn
+    )
+    try:
+        yield Memory(store=store, ports=ports, limits=Limits(**limits))
+    finally:
+        await store.close()
+        await scheduler.close()
+
+
+def in_memory(body):
+    """Run `body(memory, clock)` on a fresh state folder."""
+
+    def test(tmp_path):
+        async def run():
+            clock = Clock()
+            async with opened(tmp_path / "state", clock) as m:
+                await body(m, clock)
+
+        asyncio.run(run())
+
+    test.__name__ = body.__name__
+    return test
+
+
+def texts(hits):
+    return [hit.text for hit in hits.hits]
+
+
+# --- add
+
+
+@in_memory
+async def test_an_added_fact_is_found_by_another_form_of_its_words_with_its_provenance(m, clock):
+    [added] = await m.add(
+        [{"text": "Anna prefers sailing at night", "source": "log", "tags": ["sea"], "speaker": "Bob"}],
+        trust="guest", run_id="run_1", step=4,
+    )  # fmt: skip
+    [hit] = (await m.search("does anna sail?")).hits
+    assert (hit.id, hit.text, hit.score, hit.retired) == (added.id, "Anna prefers sailing at night", 1.0, None)
+    assert (hit.source, hit.tags, hit.speaker) == ("log", ("sea",), "Bob")
+    assert (hit.trust, hit.run_id, hit.step) == ("guest", "run_1", 4)
+    assert hit.time == "2026-03-01T12:00:00.000Z"
+
+
+@in_memory
+async def test_equal_live_text_gives_the_old_id_and_a_retracted_one_does_not_count(m, clock):
+    [first] = await m.add([{"text": "tea"}])
+    [again, same_batch] = await m.add([{"text": "tea"}, {"text": "tea"}])
+    assert again == same_batch == memory.Added(first.id, duplicate=True, superseded=(), similar=())
+    await m.forget([first.id])
+    [new] = await m.add([{"text": "tea"}])
+    assert not new.duplicate
+    assert new.id != first.id
+
+
+@in_memory
+async def test_the_same_words_elsewhere_are_another_fact(m, clock):
+    items = [
+        {"text": "yes"},
+        {"text": "yes", "conversation": "c"},
+        {"text": "yes", "key": "k"},
+        {"text": "yes", "speaker": "s"},
+    ]
+    added = await m.add(items)
+    assert [a.duplicate for a in added] == [False] * 4
+
+
+@in_memory
+async def test_a_repetition_from_a_more_trusted_channel_lifts_trust_and_end_never_lowers_them(m, clock):
+    await m.add([{"text": "tea", "expires_at": clock.at + 60}], trust="guest")
+    await m.add([{"text": "tea"}], trust="user")
+    await m.add([{"text": "tea", "expires_at": clock.at + 1}], trust="web")
+    clock.at += 3600
+    assert [hit.trust for hit in (await m.search("tea")).hits] == ["user"]
+
+
+@in_memory
+async def test_a_new_value_of_a_key_closes_the_old_one(m, clock):
+    [old] = await m.add([{"text": "lives in Berlin", "key": "city"}])
+    clock.at += 10
+    [new] = await m.add([{"text": "lives in Munich", "key": "city"}])
+    assert new.superseded == (old.id,)
+    assert texts(await m.search(key="city")) == texts(await m.search("lives")) == ["lives in Munich"]
+    whole = (await m.search(key="city", include_retired=True)).hits
+    assert [(hit.text, hit.retired) for hit in whole] == [
+        ("lives in Munich", None), ("lives in Berlin", f"superseded by {new.id}"),
+    ]  # fmt: skip
+
+
+@in_memory
+async def test_a_value_dated_before_the_present_one_goes_into_the_past_of_the_slot(m, clock):
+    await m.add([{"text": "Bonn", "key": "seat", "time": "1990-01-01"}])
+    await m.add([{"text": "Berlin", "key": "seat", "time": "1999-09-01"}])
+    [middle] = await m.add([{"text": "on the move", "key": "seat", "time": "1999-07-01"}])
+    assert middle.superseded == ()
+    assert texts(await m.search(key="seat")) == ["Berlin"]
+    for when, value in (("1995-01-01", "Bonn"), ("1999-08-01", "on the move"), ("2020-01-01", "Berlin")):
+        assert texts(await m.search(key="seat", as_of=when)) == [value]
+
+
+@in_memory
+async def test_supersedes_closes_what_the_caller_names_and_refuses_what_is_not_his(m, clock):
+    [old] = await m.add([{"text": "the plan is A"}])
+    [new] = await m.add([{"text": "the plan is B", "supersedes": [old.id]}])
+    assert new.superseded == (old.id,)
+    [foreign] = await m.add([{"text": "the plan is C"}], principal="other")
+    with pytest.raises(NotFound, match=r"memory\.unknown"):
+        await m.add([{"text": "the plan is D"}, {"text": "the plan is E", "supersedes": [foreign.id]}])
+    assert texts(await m.search("plan")) == ["the plan is B"]
+
+
+@in_memory
+async def test_near_duplicates_are_shown_closest_first_and_strangers_are_not(m, clock):
+    await m.add(
+        [{"text": t} for t in ("Anna's favourite colour is green", "Anna went to the harbour", "the colour of the sea")]
+    )
+    [added] = await m.add([{"text": "Anna's favourite colour is blue"}])
+    assert [s.text for s in added.similar] == ["Anna's favourite colour is green"]
+    many = await m.add([{"text": f"the boiler was serviced by firm {n}"} for n in range(5)])
+    assert [len(a.similar) for a in many] == [0, 1, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        ({}, "items[1].text"),
+        ({"text": " "}, "items[1].text"),
+        ({"text": 5}, "items[1].text"),
+        ({"text": "a", "tag": ["b"]}, "Did you mean 'tags'?"),
+        ({"text": "half \ud800"}, "lone surrogate"),
+        ({"text": "a", "time": "yesterday"}, "items[1].time is 'yesterday'"),
+        ({"text": "a", "time": float("nan")}, "items[1].time"),
+        ({"text": "a", "time": 1e300}, "items[1].time"),
+        ({"text": "a", "tags": [1]}, "list of texts"),
+        ({"text": "a", "key": "k" * 300}, "300 characters"),
+        ("a", "is a str"),
+    ],
+)
+def test_one_bad_item_refuses_the_whole_call_and_is_named(tmp_path, item, words):
+    async def run():
+        async with opened(tmp_path / "state") as m:
+            with pytest.raises((ArgumentError, LimitExceeded)) as refusal:
+                await m.add([{"text": "sound"}, item])
+            assert words in str(refusal.value)
+            assert (await m.search()).hits == ()
+
+    asyncio.run(run())
+
+
+def test_quotas_refuse_and_name_the_limit(tmp_path):
+    async def run():
+        async with opened(tmp_path / "state", memory_items_max=2, memory_rows_max=3, memory_text_bytes_max=10) as m:
+            with pytest.raises(LimitExceeded, match="at most 2"):
+                await m.add([{"text": "a"}] * 3)
+            with pytest.raises(LimitExceeded, match="13 bytes; at most 10"):
+                await m.add([{"text": "ööööö ö"}])
+            added = await m.add([{"text": "a"}, {"text": "b"}])
+            with pytest.raises(LimitExceeded, match=r"memory\.full"):
+                await m.add([{"text": "c"}, {"text": "d"}])
+            await m.add([{"text": "c"}, {"text": "d"}], principal="other")
+            await m.forget([added[0].id], mode="erase")
+            await m.add([{"text": "c"}, {"text": "d"}])
+
+    asyncio.run(run())
+
+
+# --- search
+
+
+@in_memory
+async def test_a_turn_without_the_words_is_found_through_its_neighbours(m, clock):
+    await m.add([{"text": f"idle talk number {n}", "conversation": "b"} for n in range(5)])
+    await m.add(
+        [
+            {"text": "Which instrument did you learn?", "conversation": "a"},
+            {"text": "It was the cello.", "conversation": "a"},
+            {"text": "Lovely.", "conversation": "a"},
+        ]
+    )
+    assert texts(await m.search("what instrument?"))[:2] == ["Which instrument did you learn?", "It was the cello."]
+
+
+@in_memory
+async def test_a_speaker_is_searched_with_his_words(m, clock):
+    await m.add([{"text": "I like tea", "speaker": "Bob"}, {"text": "I like tea", "speaker": "Ada"}])
+    assert [hit.speaker for hit in (await m.search("does Ada like tea")).hits] == ["Ada", "Bob"]
+
+
+@in_memory
+async def test_stop_words_alone_still_find_what_consists_of_them(m, clock):
+    await m.add([{"text": "to be or not to be"}, {"text": "the boat"}])
+    assert texts(await m.search("to be")) == ["to be or not to be"]
+    assert texts(await m.search("the boat")) == ["the boat"]
+
+
+@in_memory
+async def test_hostile_questions_are_only_words(m, clock):
+    await m.add([{"text": 'he said "stop" AND left \0 at once'}])
+    for query in (
+        '"',
+        "stop AND",
+        "NEAR(stop",
+        "scope:1",
+        "text : x",
+        "{",
+        "*",
+        "-",
+        "'; DROP",
+        "\0",
+        "\ud800",
+        "^",
+        "🦜",
+        "a" * 100_000,
+    ):
+        await m.search(query)
+    assert len((await m.search('") OR stop --')).hits) == 1
+    assert len((await m.search("stop \ud800 \0")).hits) == 1
+    for wrong in ({"key": "\ud800"}, {"tags": ["\ud800"]}, {"ids": ["\ud800"]}, {"conversation": "\ud800"}):
+        with pytest.raises(ArgumentError):
+            await m.search("stop", **wrong) if "ids" not in wrong else await m.forget(wrong["ids"], source="\ud800")
+
+
+@in_memory
+async def test_filters_narrow_together_and_without_a_query_the_newest_comes_first(m, clock):
+    await m.add([{"text": "one", "time": "2020-01-01", "conversation": "a", "tags": ["x", "y"], "kind": "event"}])
+    await m.add([{"text": "two", "time": "2021-01-01T23:00:00Z", "conversation": "b", "tags": ["x"]}], trust="web")
+    [three] = await m.add([{"text": "three", "time": "2022-01-01", "conversation": "b"}])
+    cases = {
+        "three two one": {}, "two one": {"tags": ["x"]}, "one": {"tags": ["x", "y"]}, "three two": {"conversation": "b"},
+        "three": {"ids": [three.id]}, "three one": {"min_trust": "agent"}, "": {"conversation": "b", "tags": ["y"]},
+    }  # fmt: skip
+    for found, filters in cases.items():
+        assert " ".join(texts(await m.search(**filters))) == found, filters
+    assert texts(await m.search(since="2021-01-01", until="2021-01-01")) == ["two"]
+    assert texts(await m.search(kind="event")) == ["one"]
+    assert texts(await m.search("one two three", conversation="a")) == ["one"]
+
+
+@in_memory
+async def test_what_has_expired_is_history(m, clock):
+    await m.add([{"text": "the door code is 1234", "expires_at": clock.at + 60}])
+    assert len((await m.search("door")).hits) == 1
+    noon = clock.at
+    clock.at += 61
+    assert (await m.search("door")).hits == ()
+    assert len((await m.search("door", known_at=noon)).hits) == 1
+    assert [hit.retired for hit in (await m.search("door", include_retired=True)).hits] == ["expired"]
+
+
+@in_memory
+async def test_both_time_axes_are_read_apart(m, clock):
+    await m.add([{"text": "the office is in Bonn", "key": "office", "time": "2020-01-01"}])
+    clock.at += 100  # only now we learn that it moved years ago
+    await m.add([{"text": "the office is in Kiel", "key": "office", "time": "2022-01-01"}])
+    clock.at += 100
+    assert texts(await m.search("office", as_of="2021-06-01")) == ["the office is in Bonn"]
+    assert texts(await m.search("office", as_of="2023-06-01")) == ["the office is in Kiel"]
+    assert texts(await m.search("office", as_of="2023-06-01", known_at=START + 50)) == ["the office is in Bonn"]
+    assert texts(await m.search("office", known_at=START + 50)) == ["the office is in Bonn"]
+    assert texts(await m.search("office", known_at=START + 150)) == ["the office is in Kiel"]
+    assert texts(await m.search("office", as_of="2019-01-01")) == []
+
+
+@in_memory
+async def test_a_time_that_was_shown_includes_what_it_was_shown_for(m, clock):
+    clock.at = START + 0.1239
+    await m.add([{"text": "tea"}])
+    [hit] = (await m.search("tea")).hits
+    assert len((await m.search("tea", as_of=hit.time, since=hit.time, until=hit.time)).hits) == 1
+
+
+@in_memory
+async def test_pages_show_every_hit_once_also_past_the_pool_and_none_that_came_later(m, clock):
+    for k in range(4):
+        await m.add([{"text": f"buoy {n}", "conversation": f"c{n % 7}"} for n in range(k * 75, k * 75 + 75)])
+    seen, cursor = [], None
+    while True:
+        page = await m.search("buoy", limit=70, cursor=cursor, reply_bytes=10**6)
+        seen += texts(page)
+        await m.add([{"text": f"late buoy {len(seen)}"}])
+        cursor = page.cursor
+        if not page.more:
+            break
+    assert sorted(seen) == sorted(f"buoy {n}" for n in range(300))
+    assert cursor is None
+
+
+@in_memory
+async def test_a_cursor_of_another_question_is_refused(m, clock):
+    await m.add([{"text": f"buoy {n}"} for n in range(5)])
+    cursor = (await m.search("buoy", limit=2)).cursor
+    for query, wrong in (("ship", cursor), ("buoy", "x"), ("buoy", "é"), ("buoy", "W10="), ("buoy", cursor[:-4])):
+        with pytest.raises(ArgumentError, match="cursor"):
+            await m.search(query, limit=2, cursor=wrong)
+    assert len((await m.search("buoy", limit=1, cursor=cursor)).hits) == 1
+
+
+@in_memory
+async def test_a_reply_is_bounded_and_says_where_the_rest_is(m, clock):
+    await m.add([{"text": f"ship {n} " + "wörd " * 5000} for n in range(30)] + [{"text": "ship short"}])
+    page = await m.search("ship", limit=20)
+    size = len(str([dataclasses.asdict(hit) for hit in page.hits]).encode())
+    assert 8_000 < size < 16 * 1024
+    long = next(hit for hit in page.hits if "left out" in hit.text)
+    assert f"whole: memory://{long.id}" in long.text
+    assert len(await m.text(long.id)) > 25_000
+    assert "ship short" in texts(page)
+    tiny = await m.search("ship", limit=20, reply_bytes=2000)
+    assert 1 <= len(tiny.hits) < 20
+    assert tiny.more
+
+
+@in_memory
+async def test_principals_do_not_meet(m, clock):
+    """One principal owns nearly everything, so that both ways of selecting a scope are walked."""
+    [mine] = await m.add(
+        [{"text": "the secret is blue", "key": "secret", "source": "s", "conversation": "c"}], principal="a"
+    )
+    for n in range(3):
+        await m.add([{"text": f"filler {n} {k}"} for k in range(30)], principal="b")
+    [theirs] = await m.add(
+        [{"text": "the secret is red", "key": "secret", "source": "s", "conversation": "c"}], principal="b"
+    )
+    await m.edit("note", "mine", principal="a")
+    for who, text in (("a", "the secret is blue"), ("b", "the secret is red")):
+        assert theirs.superseded == mine.superseded == ()
+        for question in (
+            {"query": "secret"},
+            {"key": "secret"},
+            {"query": "secret", "include_retired": True},
+            {"query": "secret", "as_of": START},
+        ):
+            assert texts(await m.search(**question, principal=who)) == [text]
+    for act in (
+        m.forget([mine.id], principal="b"),
+        m.text(mine.id, principal="b"),
+        m.forget([mine.id], mode="erase", principal="b"),
+    ):
+        with pytest.raises(NotFound) as refused:
+            await act
+        assert mine.id in str(refused.value)
+    assert (await m.search(ids=[mine.id], principal="b")).hits == ()
+    assert (await m.forget(source="s", principal="c")).count == 0
+    assert await m.blocks(principal="b") == []
+    assert texts(await m.search("secret", principal="a")) == ["the secret is blue"]
+    assert (await m.search("secret", principal="nobody")).hits == ()
+
+
+# --- forget
+
+
+@in_memory
+async def test_what_is_retracted_is_not_found_but_stays_history(m, clock):
+    [a] = await m.add([{"text": "tea is poison", "source": "page"}])
+    clock.at += 10
+    gone = await m.forget([a.id], reason="it was wrong")
+    assert (gone.ids, gone.count, gone.mode, gone.proof) == ((a.id,), 1, "retract", None)
+    assert (await m.search("tea")).hits == ()
+    assert (await m.search("tea", as_of=clock.at)).hits == ()
+    assert len((await m.search("tea", known_at=START + 5)).hits) == 1
+    assert [hit.retired for hit in (await m.search("tea", include_retired=True)).hits] == ["retracted: it was wrong"]
+    assert (await m.forget([a.id])).count == 0
+
+
+@in_memory
+async def test_forgetting_by_source_takes_all_of_it_and_a_wrong_count_nothing(m, clock):
+    await m.add([{"text": f"claim {n}", "source": "page", "conversation": f"c{n % 2}"} for n in range(6)])
+    await m.add([{"text": "claim of mine"}])
+    with pytest.raises(Conflict, match="6 memories match, not 5"):
+        await m.forget(source="page", expect_count=5)
+    assert len((await m.search("claim")).hits) == 7
+    assert (await m.forget(source="page", conversation="c1", expect_count=3)).count == 3
+    assert (await m.forget(source="page")).count == 3
+    assert texts(await m.search("claim")) == ["claim of mine"]
+    with pytest.raises(ArgumentError, match="Say what to forget"):
+        await m.forget()
+    with pytest.raises(NotFound, match="mem_nothere"):
+        await m.forget(["mem_nothere"])
+    with pytest.raises(ArgumentError, match="'erase'"):
+        await m.forget(source="page", mode="delete")
+
+
+def bytes_in(folder, *needles):
+    return {
+        (path.name, needle)
+        for path in folder.iterdir()
+        for needle in needles
+        if needle.lower().encode() in path.read_bytes().lower()
+    }
+
+
+def test_erased_bytes_are_in_no_file_of_the_state_folder(tmp_path):
+    folder = tmp_path / "state"
+    needles = ("Zyzzyva", "quixotic", "Xanthippe", "vortigern", "the reason")
+
+    async def run():
+        async with opened(folder) as m:
+            for n in range(10):
+                await m.add(
+                    [{"text": f"talk {n} {k} about ships and tea" * 20, "conversation": "c"} for k in range(30)]
+                )
+            item = {
+                "text": "Zyzzyva moved. " + "quixotic " * 900,
+                "conversation": "c",
+                "speaker": "Xanthippe",
+                "tags": ["vortigern"],
+            }
+            [a] = await m.add([item])
+            [b] = await m.add([{"text": "a later value, Zyzzyva", "supersedes": [a.id], "key": "vortigern"}])
+            for n in range(10):
+                await m.add([{"text": f"more talk {n} {k} about ships" * 20, "conversation": "c"} for k in range(30)])
+            await m.forget([b.id], reason="the reason")
+            assert bytes_in(folder, *needles)
+            gone = await m.forget([a.id, b.id], mode="erase", reason="the reason", expect_count=2)
+            assert bytes_in(folder, *needles) == set()
+            assert (gone.count, gone.mode, gone.proof.clean, gone.proof.found, gone.proof.texts) == (
+                2,
+                "erase",
+                True,
+                0,
+                2,
+            )
+            assert {"kernel.db", "kernel.db-wal"} <= set(gone.proof.files)
+            assert (await m.search("Zyzzyva", include_retired=True)).hits == ()
+            again = await m.forget([a.id], mode="erase")
+            assert (again.count, again.ids) == (0, ())
+
+    asyncio.run(run())
+    assert bytes_in(folder, *needles) == set()
+
+
+def test_the_proof_names_what_still_holds_the_words(tmp_path):
+    folder = tmp_path / "state"
+
+    async def run():
+        async with opened(folder) as m:
+            [a] = await m.add([{"text": "meet me at the Kontor"}], run_id="run_7", step="greet")
+            await m.add([{"text": "she said: meet me at the Kontor, at nine"}])
+            await m.add([{"text": "meet me at the Kontor"}], principal="other")
+            await m.edit("diary", "meet me at the Kontor")
+            (folder / "old.log").write_text("> meet me at the Kontor <", encoding="utf8")
+            gone = await m.forget([a.id], mode="erase")
+            assert gone.proof.clean
+            places = {place.place: place.count for place in gone.elsewhere}
+            assert places == {
+                "table memory.text": 1,
+                "table block.text": 1,
+                "old.log": 1,
+                "run run_7": None,
+                "backups": None,
+            }
+
+    asyncio.run(run())
+
+
+def test_the_proof_fails_when_bytes_are_left(tmp_path):
+    """Here in a table that belongs to nobody; a free page that was not overwritten looks the same to the scan."""
+    folder = tmp_path / "state"
+
+    async def run():
+        async with opened(folder) as m:
+            [a] = await m.add([{"text": "the Kontor burned down in 1842"}])
+            await m._store.write(lambda tx: tx.execute("CREATE TABLE trace(text)"))
+            await m._store.write(lambda tx: tx.execute("INSERT INTO trace VALUES('the Kontor burned down in 1842')"))
+            gone = await m.forget([a.id], mode="erase")
+            assert not gone.proof.clean
+            assert gone.proof.found == 1
+
+    asyncio.run(run())
+
+
+def test_erasing_mends_the_chain_of_a_conversation(tmp_path):
+    async def run():
+        async with opened(tmp_path / "state") as m:
+            turns = ["Which instrument?", "Hm.", "The cello."]
+            added = await m.add([{"text": text, "conversation": "a"} for text in turns])
+            await m.add([{"text": "of no interest", "conversation": "a"}])
+            await m.forget([added[1].id], mode="erase")
+            assert texts(await m.search("instrument"))[:2] == ["Which instrument?", "The cello."]
+
+    asyncio.run(run())
+
+
+def test_the_log_tells_who_did_what_without_text_and_cannot_be_changed(tmp_path):
+    async def run():
+        async with opened(tmp_path / "state") as m:
+            [a] = await m.add([{"text": "tea", "key": "k"}], trust="agent", run_id="run_1", step=2)
+            await m.add([{"text": "coffee", "key": "k"}])
+            await m.forget([a.id], mode="erase")
+            asked = "SELECT op, id, run_id FROM memory_log ORDER BY n"
+            log = await m._store.read(lambda db: db.execute(asked).fetchall())
+            assert [(op, run) for op, _, run in log] == [
+                ("add", "run_1"),
+                ("add", None),
+                ("supersede", None),
+                ("erase", None),
+            ]
+            assert log[3][1] == a.id
+            for change in ("DELETE FROM memory_log", "UPDATE memory_log SET op='x'"):
+                with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                    await m._store.write(lambda tx, change=change: tx.execute(change))
+
+    asyncio.run(run())
+
+
+# --- inside somebody's transaction
+
+
+@in_memory
+async def test_memory_and_what_the_caller_writes_become_true_together(m, clock):
+    def unit(tx):
+        m.add_in(tx, [{"text": "half"}])
+        m.edit_in(tx, "note", "half")
+        [found] = m.search_in(tx, "half").hits
+        m.forget_in(tx, [found.id])
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await m._store.write(unit)
+    assert (await m.search(include_retired=True)).hits == ()
+    assert await m.blocks() == []
+
+
+# --- standing notes
+
+
+@in_memory
+async def test_a_note_is_set_replaced_and_appended_to_under_a_growing_version(m, clock):
+    assert dataclasses.astuple(await m.edit("me", "I am Ada")) == ("me", "I am Ada", 1, 3992)
+    assert (await m.edit("me", "Eve", old="Ada", if_version=1)).text == "I am Eve"
+    assert dataclasses.astuple(await m.edit("me", "!", old="")) == ("me", "I am Eve!", 3, 3991)
+    assert [block.label for block in await m.blocks()] == ["me"]
+    await m.edit("me", "")
+    assert await m.blocks() == []
+    assert (await m.blocks("me"))[0].version == 4
+
+
+@in_memory
+async def test_a_stale_version_or_an_ambiguous_old_changes_nothing(m, clock):
+    await m.edit("me", "tea and tea")
+    for wrong, code in (
+        ({"old": "tea"}, "memory.old_conflict"),
+        ({"old": "milk"}, "memory.old_conflict"),
+        ({"if_version": 0}, "memory.version_conflict"),
+    ):
+        with pytest.raises(Conflict) as refused:
+            await m.edit("me", "x", **wrong)
+        assert refused.value.code == code
+    assert (await m.blocks("me"))[0].text == "tea and tea"
+    assert (await m.edit("new", "x", if_version=0)).version == 1
+    with pytest.raises(NotFound):
+        await m.blocks("missing")
+    with pytest.raises(ArgumentError):
+        await m.edit(" ", "x")
+
+
+def test_a_full_note_is_refused_not_cut(tmp_path):
+    async def run():
+        async with opened(tmp_path / "state", block_chars_max=5, blocks_max=1) as m:
+            await m.edit("a", "12345")
+            for label, text, old in (("a", "6", ""), ("a", "123456", None), ("b", "1", None)):
+                with pytest.raises(LimitExceeded) as refused:
+                    await m.edit(label, text, old=old)
+                assert refused.value.code == "memory.block_full"
+            assert [(b.text, b.chars_left) for b in await m.blocks()] == [("12345", 0)]
+
+    asyncio.run(run())
+
+
+def test_facts_and_notes_are_there_after_a_restart(tmp_path):
+    async def run():
+        async with opened(tmp_path / "state") as m:
+            await m.add([{"text": "tea"}])
+            await m.edit("a", "1")
+        async with opened(tmp_path / "state") as m:
+            assert texts(await m.search("tea")) == ["tea"]
+            assert (await m.blocks())[0].text == "1"
+
+    asyncio.run(run())
