@@ -18,7 +18,7 @@ from pathlib import Path
 import uvloop
 from agent_kernel.base.store import file_system_of
 
-from . import bench_steps
+from . import bench_sandbox, bench_steps
 from .environment import MEMORY_FILE_SYSTEMS, doubts, look, steal_ticks
 from .interleave import Case, Outcome, measure
 from .report import Report, as_html, as_json, as_text, failures
@@ -26,6 +26,7 @@ from .report import Report, as_html, as_json, as_text, failures
 __all__ = ["SUBJECTS", "main"]
 
 SUBJECTS: dict[str, Callable[..., AbstractAsyncContextManager[list[Case]]]] = {
+    "sandbox": bench_sandbox.cases,
     "steps": bench_steps.cases,
 }
 

@@ -6,7 +6,7 @@ import re
 import sys
 
 import pytest
-from agent_kernel_bench import bench_steps
+from agent_kernel_bench import bench_sandbox, bench_steps
 from agent_kernel_bench.__main__ import main
 from agent_kernel_bench.controls import command, empty_process
 from agent_kernel_bench.environment import Host, doubts, look
@@ -171,6 +171,19 @@ def test_every_contender_of_the_steps_subject_gives_right_outputs(tmp_path):
     assert [one.failure for outcome in outcomes for one in outcome.series] == [None] * sum(
         len(o.series) for o in outcomes
     )
+
+
+def test_every_contender_of_the_sandbox_subject_gives_right_outputs_and_the_tier_is_named(tmp_path):
+    async def run():
+        async with bench_sandbox.cases(tmp_path, peers=False) as cases:
+            return [await measure(case, 1, passes=1) for case in cases]
+
+    alone, together = asyncio.run(run())
+    assert [one.failure for outcome in (alone, together) for one in outcome.series if one.failure] == []
+    assert alone.case.note.startswith("Tier ")
+    names = [one.contender.name for one in alone.series] + [absent.name for absent in alone.case.absent]
+    assert {"sandbox.run", "python3 -I -S", "empty process", "bubblewrap + python3"} <= set(names)
+    assert len(together.series[0].rounds[0]) == together.case.at_once
 
 
 def test_bench_writes_the_same_report_as_text_json_and_page(tmp_path, capsys):
