@@ -43,6 +43,10 @@ LATE = frozenset({"run.ended", "call.answered", "item.closed"})
 Spawn = Callable[[Coroutine[Any, Any, Any], str], "asyncio.Task[Any]"]
 
 
+class Printed(Protocol):
+    def text(self) -> str: ...
+
+
 class Used(Protocol):
     @property
     def cpu_s(self) -> float: ...
@@ -58,19 +62,20 @@ class Ended(Protocol):
     @property
     def stopped_by(self) -> str | None: ...
     @property
-    def stdout(self) -> str: ...
+    def stdout(self) -> Printed: ...
     @property
-    def stderr(self) -> str: ...
+    def stderr(self) -> Printed: ...
     @property
     def usage(self) -> Used: ...
 
 
 class GuestCell(Protocol):
-    """One live locked child with its frame socket; sandbox.Cell is one."""
+    """One live locked child with its frame socket: sandbox.Cell, and the CPU seconds that it has used by now."""
 
     async def send(self, frame_bytes: bytes) -> None: ...
     async def receive(self) -> Sequence[frames.Frame]: ...
     async def end(self, *, kill: bool) -> Ended: ...
+    def cpu_s(self) -> float: ...
 
 
 class Answer(NamedTuple):
@@ -78,6 +83,8 @@ class Answer(NamedTuple):
 
     kind: str
     value: bytes | Callable[[Transaction], bytes]
+    then: Callable[[], None] | None = None
+    """What to do when it is committed: wake whom it concerns."""
 
     @staticmethod
     def ok(value: Any) -> "Answer":
@@ -98,6 +105,8 @@ class Flight:
     due_t: float = math.inf
     for_person: bool = False
     recording: bool = False
+    holds: int | None = None
+    """The message that this call is about to take."""
     resolved: "asyncio.Future[None] | None" = None
     outcome: "asyncio.Future[bytes] | None" = None
 
@@ -191,7 +200,7 @@ class Flights:
         payload = await flight.outcome
         try:
             if len(payload) > PARSE_ON_LOOP_BYTES:
-                return Answer(*await asyncio.to_thread(payloads.step_outcome, payload))
+                return Answer(*(await asyncio.to_thread(payloads.step_outcome, payload)))
             return Answer(*payloads.step_outcome(payload))
         except payloads.Malformed as error:
             raise GuestError("step.result", f"The step gave nothing that can be read: {error}.") from None
@@ -249,6 +258,8 @@ class Flights:
             await self._refused(flight, KernelFault.of(error))
         else:
             self._recorded(delivery, call, counted)
+            if answer.then is not None:
+                answer.then()
 
     async def _intended(self, flight: Flight) -> None:
         call, journal, store, row = flight.call, self._house.journal, self._house.store, self._row

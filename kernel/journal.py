@@ -26,7 +26,7 @@ If the process dies between any two lines: a transaction is there as a whole or 
 import hashlib
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -288,9 +288,9 @@ class Journal:
             (now,),
         ).fetchall()
 
-    def next_wake(self, db: sqlite3.Connection) -> float | None:
+    def next_wake(self, db: sqlite3.Connection, now: float) -> float | None:
         found: float | None = db.execute(
-            "SELECT min(wake_at) FROM run WHERE ended_at IS NULL AND parked=1 AND paused=0"
+            "SELECT min(wake_at) FROM run WHERE ended_at IS NULL AND parked=1 AND paused=0 AND wake_at>?", (now,)
         ).fetchone()[0]
         return found
 
@@ -560,21 +560,16 @@ class Journal:
         )
         self.change_in(tx, run.rid, parked=-1)
 
-    def take_in(self, tx: Transaction, rid: int, topic: str, n: int) -> bytes | None:
-        """The oldest message of the topic that nobody took, now taken by call `n`."""
-        found = tx.execute(
-            "SELECT seq, content FROM message WHERE rid=? AND topic=? AND taken_by IS NULL ORDER BY seq LIMIT 1",
-            (rid, topic),
-        ).fetchone()
-        if found is None:
-            return None
-        tx.execute("UPDATE message SET taken_by=? WHERE rid=? AND seq=?", (n, rid, found[0]))
-        content: bytes = found[1]
-        return content
+    def next_message(self, db: sqlite3.Connection, rid: int, topic: str, held: Collection[int]) -> int | None:
+        """The oldest message of the topic that nobody took or is about to take."""
+        query = "SELECT seq FROM message WHERE rid=? AND topic=? AND taken_by IS NULL ORDER BY seq"
+        return next((seq for (seq,) in db.execute(query, (rid, topic)) if seq not in held), None)
 
-    def has_message(self, db: sqlite3.Connection, rid: int, topic: str) -> bool:
-        query = "SELECT 1 FROM message WHERE rid=? AND topic=? AND taken_by IS NULL LIMIT 1"
-        return db.execute(query, (rid, topic)).fetchone() is not None
+    def take_in(self, tx: Transaction, rid: int, seq: int, n: int) -> bytes:
+        content: bytes = tx.execute(
+            "UPDATE message SET taken_by=? WHERE rid=? AND seq=? AND taken_by IS NULL RETURNING content", (n, rid, seq)
+        ).fetchall()[0][0]
+        return content
 
     # --- what is shown
 

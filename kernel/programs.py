@@ -48,9 +48,11 @@ FRESH_BYTES_MAX = 1 << 16
 """A larger answer is read back from the store when its turn comes."""
 BACKOFF_S = (0.0, 1.0, 5.0)
 CLEANUP_CALLS_MAX = 100
+REAP_S = 0.3
+"""A guest whose socket is closed gets this long to be reaped, so that its own exit is not taken for our kill."""
 OUTPUT_LINES_KEPT = 500
-TURN_WALL_FACTOR = 4.0
-"""A turn is limited in CPU seconds; what can be seen from here is wall time, and a busy machine gives a program less than all of it."""
+TURN_WALL_FACTOR = 10.0
+"""A turn is limited in CPU seconds. One that uses none, standing still in a thread or a pipe, is ended after so many times as long."""
 
 
 class Fate(Enum):
@@ -70,6 +72,8 @@ class _Life:
     replay: r.Replay
     idle: r.Idle | None = None
     busy_since: float = 0.0
+    turn_cpu_s: float | None = None
+    """CPU used by the middle of a long turn; a first look would cost every turn a look."""
     idle_since: float = 0.0
     reconciled: bool = False
     cancel_sent: float | None = None
@@ -124,6 +128,15 @@ class Program:
         """Look again at what there is to do."""
         self._poked.set()
 
+    def said_to_wait(self) -> None:
+        """A call of this run waits for an answer from outside now."""
+        self._house.changed(self.row.run_id)
+        self._poked.set()
+
+    def later(self, due_t: float, name: str) -> "asyncio.Task[None]":
+        """Done when the run's clock is at `due_t`."""
+        return self._house.spawn(self.clock.until(due_t), name)
+
     def recorded(self, delivery: Delivery, call: r.Made | None, *, counted: bool = False) -> None:
         """A delivery of this run was committed, by a flight or by whoever answered an item."""
         self._committed = max(self._committed, delivery.dseq + 1)
@@ -145,6 +158,16 @@ class Program:
     def _sickened(self, error: KernelError) -> None:
         self._sick = error
         self._poked.set()
+
+    def say(self, note: Mapping[str, Any]) -> None:
+        """A line of the log or a progress, of the program or of a sandbox that it runs."""
+        life = self._life_now
+        if life is not None and "log" in note:
+            self._lines += 1
+            life.notes.append((self._lines, note["log"]))
+        elif life is not None:
+            life.progress = json.dumps(note["progress"])
+        self._house.noted(self.row.run_id, note)
 
     def usage(self) -> dict[str, float]:
         open_calls = len(self.flights.open)
@@ -190,7 +213,10 @@ class Program:
     async def _life(self) -> Fate:
         self._sick = None
         try:
-            start, replay = await self._begin()
+            begun = await self._begin()
+            if begun is None:  # cancelled before it began
+                return Fate.ENDED
+            start, replay = begun
             try:
                 cell = await self._house.launch(self.row, start)
             except KernelError as error:
@@ -210,6 +236,7 @@ class Program:
         try:
             fate = await self._converse(life, reading)
             if fate is Fate.LOST:
+                await house.ports.clock.sleep(REAP_S)
                 ended = await life.cell.end(kill=True)
                 fate = await self._judge(ended)
             return fate
@@ -232,7 +259,7 @@ class Program:
                 lambda tx: self._house.journal.lived_in(tx, self.rid, self.row.principal, lines, ended.usage.cpu_s)
             )
 
-    async def _begin(self) -> tuple[dict[str, Any], r.Replay]:
+    async def _begin(self) -> tuple[dict[str, Any], r.Replay] | None:
         """START, and the machine that knows the past."""
         house, journal = self._house, self._house.journal
 
@@ -241,6 +268,8 @@ class Program:
             return journal.row(tx, self.rid), journal.past(tx, self.rid), journal.last_line(tx, self.rid)
 
         self.row, past, last_line = await house.store.write(unit)
+        if self.row.ended_at is not None:
+            return None
         house.changed(self.row.run_id)
         self._lines = max(self._lines, last_line)
         self._committed = max(self._committed, len(past))
@@ -316,7 +345,8 @@ class Program:
             case r.Outcome(n, payload):
                 self.flights.outcome(n, payload)
             case r.Note(_, payload):
-                self._note(life, payload)
+                with suppress(payloads.Malformed):  # a note of another form is the guest's loss only
+                    self.say(payloads.note(payload))
             case r.Idle():
                 await self._rest(life, action)
             case r.End(_, payload):
@@ -354,7 +384,7 @@ class Program:
         house, now = self._house, self._house.ports.clock.monotonic()
         self._consumed = max(self._consumed, idle.consumed)
         life.idle, life.idle_since = idle, now
-        life.busy_since = now
+        life.busy_since, life.turn_cpu_s = now, None
         if life.notes or life.progress:
             lines, progress = life.notes, life.progress
             life.notes, life.progress = [], None
@@ -369,17 +399,6 @@ class Program:
             life.reconciled = True
             open_calls = list(self.flights.open)
             await house.store.write(lambda tx: house.journal.withdraw_in(tx, self.rid, waited_for=open_calls))
-
-    def _note(self, life: _Life, payload: bytes) -> None:
-        """A line of the log or the progress. What is not of that form is the guest's loss only."""
-        with suppress(payloads.Malformed):
-            note = payloads.note(payload)
-            if "log" in note:
-                self._lines += 1
-                life.notes.append((self._lines, note["log"]))
-            else:
-                life.progress = json.dumps(note["progress"])
-            self._house.noted(self.row.run_id, note)
 
     async def _look(self, life: _Life) -> Fate | None:
         """What follows from the state as it is now, and when to look again."""
@@ -400,17 +419,28 @@ class Program:
         self._wake_at(left)
         idle = life.idle
         if idle is None or idle.consumed != life.replay.sent:
-            turn = limits.turn_cpu_s_max * TURN_WALL_FACTOR
-            if now - life.busy_since >= turn:
-                return await self._fail(
-                    "guest.turn", f"The program ran for {turn:g} s without waiting for anything. Await a call, or work in kernel.step"
-                    " or kernel.sandbox.run.", stopped_by="cpu",
-                )  # fmt: skip
-            self._wake_at(life.busy_since + turn - now)
-            return None
+            return await self._turn(life, now - life.busy_since)
         if life.replay.sent < self._committed or self._ticking or not life.replay.live:
             return None
         return await self._at_rest(life, idle, now)
+
+    async def _turn(self, life: _Life, busy_s: float) -> Fate | None:
+        """The guest is in a turn. It ends when it has used too much CPU, or stood still for far too long."""
+        most = self._house.limits.turn_cpu_s_max
+        if busy_s < most / 2:
+            self._wake_at(most / 2 - busy_s)
+            return None
+        cpu_s = life.cell.cpu_s()
+        if life.turn_cpu_s is None:
+            life.turn_cpu_s = cpu_s
+        used = cpu_s - life.turn_cpu_s
+        if used < most / 2 and busy_s < most * TURN_WALL_FACTOR:
+            self._wake_at(most / 4)
+            return None
+        return await self._fail(
+            "guest.turn", f"The program ran for {busy_s:.0f} s without waiting for anything; a turn may use {most:g} s of CPU."
+            " Await a call, or do the work in kernel.step or kernel.sandbox.run.", stopped_by="cpu",
+        )  # fmt: skip
 
     async def _at_rest(self, life: _Life, idle: r.Idle, now: float) -> Fate | None:
         """Everything sent is consumed. A due timer, a wait that is long enough to park for, or a wait for nothing at all."""
@@ -509,7 +539,7 @@ class Program:
                     life.cancel_sent = self._house.ports.clock.monotonic()
                     self._poked.set()
                 data += payloads.delivery(delivery.dseq, delivery.kind, delivery.t, delivery.cseq, delivery.value)
-            life.busy_since = self._house.ports.clock.monotonic()
+            life.busy_since, life.turn_cpu_s = self._house.ports.clock.monotonic(), None
         return bytes(data)
 
     # --- ends
@@ -619,5 +649,5 @@ class Program:
 
 
 def _lines(ended: Ended) -> list[str]:
-    text = "\n".join(part.rstrip("\n") for part in (ended.stdout, ended.stderr) if part)
+    text = "\n".join(text for part in (ended.stdout, ended.stderr) if (text := part.text().rstrip("\n")))
     return text.splitlines()[-OUTPUT_LINES_KEPT:]

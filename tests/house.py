@@ -24,9 +24,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "agent_kernel.scheduler": {"agent_kernel.base"},
     "agent_kernel.flights": BELOW_PRIMITIVES | PRIMITIVES,
     "agent_kernel.programs": BELOW_PRIMITIVES | PRIMITIVES | {"agent_kernel.flights"},
+    "agent_kernel.calls": BELOW_PRIMITIVES | PRIMITIVES | {"agent_kernel.flights", "agent_kernel.programs"},
     "agent_kernel.orchestration": BELOW_PRIMITIVES
     | PRIMITIVES
-    | {"agent_kernel.scheduler", "agent_kernel.flights", "agent_kernel.programs"},
+    | {"agent_kernel.scheduler", "agent_kernel.flights", "agent_kernel.programs", "agent_kernel.calls"},
     "agent_kernel": {"agent_kernel"},
     "agent_kernel_mcp": {"agent_kernel", "agent_kernel_mcp"},
     "agent_kernel_bench": {"agent_kernel", "agent_kernel_bench"},

@@ -181,7 +181,7 @@ def test_a_parked_run_is_found_again_when_something_comes_for_it(tmp_path):
         row, _ = await store.write(lambda tx: journal.create_in(tx, new()))
         await store.write(lambda tx: journal.change_in(tx, row.rid, parked=1, wake_at=1000.0))
         seen = [await store.read(lambda db, at=at: journal.due(db, at)) for at in (999.0, 1000.0)]
-        seen.append(await store.read(journal.next_wake))
+        seen.append(await store.read(lambda db: journal.next_wake(db, 999.0)))
         await store.write(lambda tx: journal.send_in(tx, row, topic="t", content=b"1", sender=None))
         seen.append(await store.read(lambda db: journal.due(db, 0.0)))
         return seen
@@ -194,9 +194,12 @@ def test_messages_are_taken_once_in_order(tmp_path):
         row, _ = await store.write(lambda tx: journal.create_in(tx, new()))
         for content in (b"1", b"2"):
             await store.write(lambda tx, c=content: journal.send_in(tx, row, topic="t", content=c, sender=None))
-        return [await store.write(lambda tx, n=n: journal.take_in(tx, row.rid, "t", n)) for n in range(3)]
+        first = await store.read(lambda db: journal.next_message(db, row.rid, "t", ()))
+        second = await store.read(lambda db: journal.next_message(db, row.rid, "t", (first,)))
+        taken = [await store.write(lambda tx, seq=seq: journal.take_in(tx, row.rid, seq, 7)) for seq in (first, second)]
+        return taken, await store.read(lambda db: journal.next_message(db, row.rid, "t", ()))
 
-    assert journaled(tmp_path, act) == [b"1", b"2", None]
+    assert journaled(tmp_path, act) == ([b"1", b"2"], None)
 
 
 def test_a_line_that_a_replay_says_again_is_kept_once(tmp_path):
