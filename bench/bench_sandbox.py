@@ -146,7 +146,10 @@ def _monty(stack: ExitStack) -> Contender | Absent:
         monty = importlib.import_module("pydantic_monty")
     except ImportError:
         return Absent("pydantic-monty", "it is not installed", "pip install pydantic-monty")
-    pool = stack.enter_context(monty.Monty())
+    try:
+        pool = stack.enter_context(monty.Monty())
+    except OSError as error:
+        return Absent("pydantic-monty", f"it does not start: {error}", "pip install pydantic-monty")
 
     def run() -> str:
         output = monty.CollectString()
