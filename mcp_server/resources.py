@@ -20,12 +20,11 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from agent_kernel import Kernel
 from agent_kernel.base.errors import ArgumentError, KernelError, NotFound
 from agent_kernel.base.ports import LOCAL
 
-from .values import wire
+from .values import compact, wire
 
 __all__ = ["TEMPLATES", "Content", "Part", "listed", "read", "read_part"]
 
@@ -154,7 +153,7 @@ async def _skill_file(kernel: Kernel, uri: str) -> Content:
 
 
 def _json(uri: str, value: Any) -> Content:
-    return Content(uri, "application/json", orjson.dumps(value))
+    return Content(uri, "application/json", compact(value))
 
 
 def image_block(content: Content) -> tuple[str, str]:

@@ -5,7 +5,7 @@
 Guarantees
 1. Success: `structuredContent` and the one text block are each complete, compact JSON below `reply_bytes_max`; what is longer is cut
    and kept whole under a uri. With images there is no `structuredContent`: JSON block, image blocks, the object in `_meta` too.
-2. `tier`, `layers` and `usage` are in `_meta`, where they cost a model nothing.
+2. A sandbox's `id`, `tier`, `layers` and `usage` are in `_meta`, where they cost a model nothing.
 3. Failure: `isError`, one text block `code: what happened. What to do.`, and `structuredContent.error`. No call ends the server.
 4. A wait longer than `wait_s_max` needs a progress token; with one, progress is sent at least every `PROGRESS_S`.
 5. What waits for a person is asked by elicitation where the client has it: pushed during the call in the handshake era, returned as
@@ -41,7 +41,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
 from . import resources
-from .tools import DEFAULT_WAIT_S, TOOLS, Call, Tool, named
+from .tools import DEFAULT_WAIT_S, TOOLS, Call, Tool, named, waited
 from .values import compact, fitted, wire, with_cut_outputs
 
 __all__ = ["build"]
@@ -200,7 +200,7 @@ class Face:
         if params.request_state is not None:
             view = await self._answers(params, wait_s, ticker)
         else:
-            view = await _ticking(ticker, tool.call(call), self._progress_of(arguments.get("run_id")))
+            view = await _ticking(ticker, tool.call(call))
         if "waiting" not in view or not _elicits(ctx) or (tool.name == "run_get" and not wait_s):
             return view
         if ctx.protocol_version in MODERN_PROTOCOL_VERSIONS:
@@ -233,8 +233,10 @@ class Face:
             answer = (params.input_responses or {}).get(item_id)
             if isinstance(answer, types.ElicitResult):
                 await self._record(state["run_id"], item_id, digest, answer)
-        view = self.kernel.runs.view(state["run_id"], wait_s=wait_s)
-        return await _ticking(ticker, view, self._progress_of(state["run_id"]))
+        return await self._waited(state["run_id"], wait_s, ticker)
+
+    async def _waited(self, run_id: str, wait_s: float, ticker: "Ticker | None") -> Any:
+        return await _ticking(ticker, waited(self.kernel, run_id, wait_s, ticker.note if ticker else None))
 
     async def _ask_by_push(self, ctx: Context, view: Any, wait_s: float, ticker: "Ticker | None") -> Any:
         clock = self.kernel.ports.clock
@@ -254,8 +256,7 @@ class Face:
                 self._close_form(item["item_id"])
                 return await self.kernel.runs.view(view["run_id"])
             await self._record(view["run_id"], item["item_id"], item["digest"], answer)
-            again = self.kernel.runs.view(view["run_id"], wait_s=max(0.0, min(wait_s, until - clock.monotonic())))
-            view = await _ticking(ticker, again, self._progress_of(view["run_id"]))
+            view = await self._waited(view["run_id"], max(0.0, min(wait_s, until - clock.monotonic())), ticker)
         return view
 
     async def _record(self, run_id: str, item_id: str, digest: str, answer: types.ElicitResult) -> None:
@@ -282,19 +283,13 @@ class Face:
 
     # --- replies
 
-    def _progress_of(self, run_id: str | None) -> Callable[[], Awaitable[Any]] | None:
-        if run_id is None:
-            return None
-        return lambda: self.kernel.runs.view(run_id)
-
     async def _success(self, tool: Tool, value: Any) -> types.CallToolResult:
         if isinstance(value, resources.Content):
             return self._with_images({"uri": value.uri, "mime": value.mime, "size_bytes": len(value.data)}, [value])
         reply = wire(value)
         assert isinstance(reply, dict)
-        meta = {
-            META + name: reply.pop(name) for name in ("tier", "layers", "usage") if tool.sandboxed and name in reply
-        }
+        beside = ("id", "tier", "layers", "usage") if tool.sandboxed else ()
+        meta = {META + name: reply.pop(name) for name in beside if name in reply}
         images = await self._images(reply)
         reply = advised(reply)
         limit = self.kernel.policy.limits.reply_bytes_max - 512
@@ -387,22 +382,16 @@ class Ticker:
     def note(self, note: Mapping[str, Any]) -> None:
         """What a guest said last; sent with the next tick."""
         if "progress" in note:
-            done, total, message = (*note["progress"], None, None)[:3]
+            given = note["progress"]
+            if isinstance(given, dict):
+                given = [given.get("done"), given.get("total"), given.get("message")]
+            parts = given if isinstance(given, list) else []
+            done, total, message = (*parts, None, None)[:3]
             self.done = done if _is_number(done) else None
             self.total = total if _is_number(total) else None
             self.message = str(message)[:200] if message else None
         elif "log" in note:
             self.message = str(note["log"])[:200]
-
-    def of_view(self, view: Mapping[str, Any]) -> None:
-        progress = view.get("progress")
-        match progress:
-            case {"done": done}:
-                self.note({"progress": [done, progress.get("total"), progress.get("message")]})
-            case [_, *_]:
-                self.note({"progress": list(progress)})
-            case _:
-                self.message = view.get("detail") or view.get("status")
 
     async def tick(self) -> None:
         value = self.last + 0.001 if self.done is None or self.done <= self.last else float(self.done)
@@ -416,16 +405,13 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-async def _ticking(ticker: Ticker | None, work: Any, look: Callable[[], Awaitable[Any]] | None = None) -> Any:
-    """Await `work`; meanwhile a tick at once and then every PROGRESS_S, each after a look at the run."""
+async def _ticking(ticker: Ticker | None, work: Any) -> Any:
+    """Await `work`; meanwhile a tick at once and then every PROGRESS_S, with what a guest said last."""
     if ticker is None:
         return await work
     task = asyncio.ensure_future(work)
     try:
         while True:
-            if look is not None:
-                with contextlib.suppress(KernelError):
-                    ticker.of_view(await look())
             await ticker.tick()
             done, _ = await asyncio.wait((task,), timeout=PROGRESS_S)
             if done:

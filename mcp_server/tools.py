@@ -17,7 +17,7 @@ Nothing here outlives a call, so there is nothing to lose when the process dies.
 import difflib
 import json
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ from agent_kernel.base.errors import ArgumentError, KernelError
 
 from . import resources
 
-__all__ = ["TOOLS", "Call", "Tool", "named"]
+__all__ = ["TOOLS", "Call", "Tool", "named", "waited"]
 
 Schema = Mapping[str, Any]
 
@@ -201,6 +201,28 @@ def _object(description: str = "", **more: Any) -> dict[str, Any]:
 # --- what each tool does
 
 
+async def waited(
+    kernel: Kernel, run_id: str, wait_s: float, note: Callable[[Mapping[str, Any]], None] | None
+) -> dict[str, Any]:
+    """The run when it ended, needs something, or `wait_s` is over; what its program says meanwhile goes to `note`."""
+    if note is None or not wait_s:
+        return await kernel.runs.view(run_id, wait_s=wait_s)
+    async with kernel.runs.notes(run_id) as notes:
+        now = await kernel.runs.view(run_id)
+        if now.get("progress"):
+            note(now)
+        listening = kernel.scheduler.spawn(_pass_on(notes, note), f"{run_id} notes")
+        try:
+            return await kernel.runs.view(run_id, wait_s=wait_s)
+        finally:
+            listening.cancel()
+
+
+async def _pass_on(notes: AsyncIterator[Mapping[str, Any]], note: Callable[[Mapping[str, Any]], None]) -> None:
+    async for said in notes:
+        note(said)
+
+
 async def sandbox_run(call: Call) -> Any:
     return await call.kernel.sandbox.run(on_note=call.note, **call.arguments)
 
@@ -213,14 +235,18 @@ async def run_start(call: Call) -> Any:
     arguments = dict(call.arguments)
     wait_s = arguments.pop("wait_s", DEFAULT_WAIT_S)
     handle = await call.kernel.runs.start(**arguments)
-    return await call.kernel.runs.view(handle.id, wait_s=wait_s)
+    view = await waited(call.kernel, handle.id, wait_s, call.note)
+    return {**view, "replayed": True} if handle.replayed else view
 
 
 async def run_get(call: Call) -> Any:
     arguments = dict(call.arguments)
     if "run_id" in arguments:
         _refuse_beside(arguments, "run_id", ("status", "limit", "cursor"))
-        return await call.kernel.runs.view(**arguments)
+        wait_s = arguments.pop("wait_s", 0.0)
+        summary = arguments.get("view", "summary") == "summary"
+        view = await waited(call.kernel, arguments["run_id"], wait_s, call.note) if summary or wait_s else None
+        return view if summary else await call.kernel.runs.view(**arguments)
     _refuse_without(arguments, "run_id", ("wait_s", "view"))
     return await call.kernel.runs.list(**arguments)
 
@@ -233,7 +259,7 @@ async def run_send(call: Call) -> Any:
             "argument.invalid", "run_send takes either item_id (to answer it) or topic (to send a message)."
         )
     await call.kernel.runs.send(**arguments)
-    return await call.kernel.runs.view(arguments["run_id"], wait_s=wait_s)
+    return await waited(call.kernel, arguments["run_id"], wait_s, call.note)
 
 
 async def run_approve(call: Call) -> Any:
@@ -279,9 +305,17 @@ async def skill_load(call: Call) -> Any:
 
 
 async def skill_run(call: Call) -> Any:
-    arguments = dict(call.arguments)
-    invocation = await call.kernel.skills.script(arguments.pop("name"), arguments.pop("script"))
-    return await call.kernel.sandbox.run_skill(invocation, on_note=call.note, **arguments)
+    given = call.arguments
+    invocation = await call.kernel.skills.script(given["name"], given["script"])
+    return await call.kernel.sandbox.run(
+        invocation.code,
+        language=invocation.language,
+        argv=(*invocation.argv, *given.get("args", ())),
+        stdin=json.dumps(given["input"]) if "input" in given else None,
+        skill=invocation.skill_folder,
+        timeout_s=given.get("timeout_s", 30.0),
+        on_note=call.note,
+    )
 
 
 def _refuse_beside(arguments: Mapping[str, Any], name: str, others: tuple[str, ...]) -> None:

@@ -10,6 +10,7 @@ Pure; nothing to lose when the process dies.
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
@@ -62,7 +63,11 @@ def _fields(pairs: Any) -> dict[str, Any]:
 
 
 def compact(value: Any) -> bytes:
-    return orjson.dumps(value)
+    """JSON without spaces; what a guest returned may hold integers past 64 bits and lone surrogates, which stay readable."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 def with_cut_outputs(reply: dict[str, Any], bytes_max: int) -> dict[str, Any]:

@@ -82,3 +82,7 @@ def test_the_first_and_the_last_entries_of_a_long_list_are_kept():
     cut = fitted({"steps": [{"n": n} for n in range(5000)]}, 4000, "sandbox://r")
     assert cut["steps"][0] == {"n": 0}
     assert cut["steps"][-1] == {"n": 4999}
+
+
+def test_integers_past_64_bits_and_lone_surrogates_stay_readable():
+    assert json.loads(compact({"output": [2**70, "\ud800"]}))["output"] == [2**70, "\ud800"]
