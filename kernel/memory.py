@@ -322,13 +322,16 @@ class Memory:
         tx: Transaction,
         ids: Sequence[str] | None = None,
         *,
+        mode: str = "retract",
         reason: str = "",
         source: str | None = None,
         conversation: str | None = None,
         expect_count: int | None = None,
         **by: Unpack[Provenance],
     ) -> Forgotten:
-        """Retract. Erasing has to empty the log of the file, which cannot be done from within a transaction."""
+        """Retract only: erasing has to empty the log of the file, which cannot be done from within a transaction."""
+        if mode != "retract":
+            raise ArgumentError("argument.invalid", f"mode is {mode!r}; inside a transaction it is 'retract'.")
         return self._retract(tx, _Choice(ids, source, conversation, expect_count), reason, self._author(**by))
 
     def _retract(self, tx: Transaction, chosen: _Choice, reason: str, author: _Author) -> Forgotten:
