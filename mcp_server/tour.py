@@ -274,7 +274,7 @@ class Tour:
         with self.page.busy("waiting for the third step") as status:
             for _ in range(400):
                 view = await self.call("run_get", run_id=run_id, view="steps")
-                steps = [step for step in view["steps"] if step["name"] == "weigh"]
+                steps = [step for step in view["steps"] if step["kind"] == "step"]
                 done = sum(step["status"] == "completed" for step in steps)
                 if status is not None:
                     status.update(f"{done} of 6 steps recorded")
@@ -303,7 +303,7 @@ class Tour:
 
     async def _check_once(self, run_id: str, note: str, recorded: list[dict[str, Any]]) -> None:
         view = await self.call("run_get", run_id=run_id, view="steps")
-        steps = {step["n"]: step for step in view["steps"] if step["name"] == "weigh"}
+        steps = {step["n"]: step for step in view["steps"] if step["kind"] == "step"}
         unchanged = [steps.get(step["n"]) == step and step["attempts"] == 1 for step in recorded]
         self.page.claim(
             f"the {len(recorded)} steps recorded before the kill did not run again: one attempt each, their times and results untouched",
@@ -514,7 +514,7 @@ class Tour:
 
     def _took_steps(self, steps: list[dict[str, Any]]) -> None:
         for step in steps:
-            if step["name"] == "weigh" and step.get("ended_at") and step["attempts"] == 1:
+            if step["kind"] == "step" and step.get("ended_at") and step["attempts"] == 1:
                 took = _seconds(step["ended_at"]) - _seconds(step["started_at"])
                 self.times.setdefault("runs: one step of the program (300 resamplings)", []).append(took)
 

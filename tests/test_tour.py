@@ -63,7 +63,7 @@ def test_a_step_that_ran_twice_or_a_line_written_twice_is_noticed(tmp_path, chan
     if note == "double":
         note = "\n".join([groups[0], *groups, "(end)"])
     steps = [
-        {"n": n, "name": "weigh", "status": "completed", "attempts": 1, "started_at": "2026-01-01T00:00:00Z", "ended_at": "2026-01-01T00:00:01Z"}
+        {"n": n, "kind": "step", "status": "completed", "attempts": 1, "started_at": "2026-01-01T00:00:00Z", "ended_at": "2026-01-01T00:00:01Z"}
         for n in range(6)
     ]  # fmt: skip
     after = [dict(step) for step in steps]
