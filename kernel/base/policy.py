@@ -67,7 +67,7 @@ def load_policy(path: Path) -> Policy:
     """Read `path`; a missing file is the default policy."""
     try:
         text = path.read_text(encoding="utf8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # a file in the folder's place is the store's to name
         return Policy()
     except (OSError, UnicodeDecodeError) as error:
         raise HostError("config.invalid", f"{path} cannot be read: {error}. Mend or remove it.") from error
