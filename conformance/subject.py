@@ -133,6 +133,7 @@ class Subject:
         self._leave = asyncio.Event()
         self._ready: asyncio.Future[None] | None = None
         self._session: ClientSession | None = None
+        self._gone = False
 
     # --- the process
 
@@ -155,6 +156,7 @@ class Subject:
     async def start(self, *, elicit: ElicitationFnT | None = None) -> None:
         """Start the command, shake hands as the SDK does, list the tools."""
         await self.launch()
+        self._gone = False
         self._leave = asyncio.Event()
         self._ready = asyncio.get_running_loop().create_future()
         self._tasks.append(asyncio.create_task(self._converse(elicit)))
@@ -189,12 +191,13 @@ class Subject:
 
     @property
     def alive(self) -> bool:
-        return self.process is not None and self.process.returncode is None
+        return self.process is not None and self.process.returncode is None and not self._gone
 
     def last_words(self) -> str:
         """The end of the server's stderr: what a person would look at next."""
         text = self._errors.read_text(encoding="utf8", errors="replace").strip() if self._errors.exists() else ""
-        state = "it still runs" if self.alive else f"exit status {self.process.returncode if self.process else None}"
+        status = self.process.returncode if self.process else None
+        state = "it still runs" if status is None else f"exit status {status}"
         return f"{state}; its stderr ends: {text[-600:]!r}" if text else f"{state}; nothing on stderr"
 
     def _process(self) -> asyncio.subprocess.Process:
@@ -212,6 +215,8 @@ class Subject:
 
     async def ask_line(self, number: str, line: bytes, *, wait_s: float = ANSWER_S) -> dict[str, Any]:
         """Write these bytes; the message that answers id `number`, which starts with `raw-`."""
+        if self._gone:
+            raise Failed(f"the server is gone; {self.last_words()}")
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._asked[number] = answer
         try:
@@ -261,7 +266,8 @@ class Subject:
                     await self._leave.wait()
         except Exception as error:  # noqa: BLE001  whatever the handshake died of is the finding
             if not self._ready.done():
-                self._ready.set_exception(Untestable(f"no handshake: {error}; {self.last_words()}"))
+                await self._let_end()
+                self._ready.set_exception(Untestable(f"no handshake: {_cause(error)}; {self.last_words()}"))
         finally:
             self._session = None
             for pump in pumps:
@@ -284,10 +290,17 @@ class Subject:
                 await to_session.send(
                     SessionMessage(types.jsonrpc_message_adapter.validate_python(message, by_name=False))
                 )
+        await self._let_end()
+        self._gone = True
         for answer in self._asked.values():
             if not answer.done():
                 answer.set_exception(Failed(f"the server is gone; {self.last_words()}"))
         await to_session.aclose()
+
+    async def _let_end(self) -> None:
+        """A process whose stdout ended is as a rule about to end; then its status says more."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._process().wait(), 1)
 
     async def _write(self, from_session: anyio.abc.ObjectReceiveStream[SessionMessage]) -> None:
         async for message in from_session:
@@ -319,6 +332,13 @@ class Subject:
             raise Failed(f"the server died of {tool}; {self.last_words()}") from None
         assert isinstance(result, types.CallToolResult)
         return Reply(result.is_error, tuple(result.content), result.structured_content, result.meta or {})
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The first exception of a group of groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _message(line: bytes) -> dict[str, Any] | None:

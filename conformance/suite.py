@@ -132,8 +132,10 @@ async def run_suite(command: list[str], clauses: Sequence[Clause], tell: Tell = 
 async def _shared(command: list[str], clauses: list[Clause], settle: Tell) -> None:
     async with _Lane(command) as subject:
         for clause in clauses:
-            if not subject.alive and not await _start(subject, [clause], settle):
-                continue
+            if not subject.alive:
+                await subject.stop()
+                if not await _start(subject, [clause], settle):
+                    continue
             capabilities = subject.hello.capabilities.model_dump() if subject.hello else {}
             if clause.optional and not capabilities.get(clause.optional):
                 settle(Verdict(clause.id, clause.level, "na", f"the server does not declare {clause.optional}", 0.0))

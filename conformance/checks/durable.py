@@ -387,9 +387,11 @@ async def pause_holds_and_resumes(c: Driver) -> None:
             break
         await asyncio.sleep(0.05)
     expect(run.get("status") == "working" and run.get("detail") == "paused", f"the paused run is {run}")
+    await asyncio.sleep(0.3)  # what was in flight may end
     before = (await c.call("memory_blocks", label=label)).text
     await asyncio.sleep(0.5)
-    expect((await c.call("memory_blocks", label=label)).text == before, "the paused run went on")
+    after = (await c.call("memory_blocks", label=label)).text
+    expect(after == before, f"the paused run went on: {before}, then {after}")
     await c.ok("run_control", run_id=run["run_id"], action="resume")
     await _counted(c, label, before)
     await c.ok("run_control", run_id=run["run_id"], action="cancel")
