@@ -186,11 +186,13 @@ class Flights:
         if flight is not None and flight.outcome is not None and not flight.outcome.done():
             flight.outcome.set_result(payload)
 
-    def resolved(self, n: int) -> None:
-        """A person decided that the call in doubt is executed once more."""
+    def resolved(self, n: int) -> bool:
+        """The call in doubt goes on; False when it is not in flight."""
         flight = self.open.get(n)
-        if flight is not None and flight.resolved is not None and not flight.resolved.done():
-            flight.resolved.set_result(None)
+        if flight is None or flight.resolved is None or flight.resolved.done():
+            return False
+        flight.resolved.set_result(None)
+        return True
 
     async def step(self, flight: Flight) -> Answer:
         """Tell the guest to run the function, and take the outcome. A guest that goes takes this with it."""

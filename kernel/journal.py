@@ -522,17 +522,17 @@ class Journal:
             raise Conflict("item.closed", f"Item {item.item_id} waits no more. Read the run again.")
         self._restate_in(tx, item.rid)
 
-    def withdraw_in(
-        self, tx: Transaction, rid: int, waited_for: Sequence[int] | None = None, n: int | None = None
-    ) -> None:
-        """Nobody waits for the answer to call `n`, or to any call but `waited_for`."""
-        for (cseq,) in tx.execute("SELECT cseq FROM item WHERE rid=? AND status='waiting'", (rid,)).fetchall():
-            if (n is not None and cseq == n) or (waited_for is not None and cseq not in waited_for):
-                tx.execute(
-                    "UPDATE item SET status='withdrawn', answered_at=? WHERE rid=? AND cseq=? AND status='waiting'",
-                    (self._ports.clock.now(), rid, cseq),
-                )
-        self._restate_in(tx, rid)
+    def withdraw_in(self, tx: Transaction, rid: int, *, n: int | None = None, waited_for: Collection[int] = ()) -> None:
+        """Nobody waits for the answer to call `n`; without `n`, to any call but those."""
+        waiting = tx.execute("SELECT cseq FROM item WHERE rid=? AND status='waiting'", (rid,)).fetchall()
+        gone = {cseq for (cseq,) in waiting if (cseq not in waited_for if n is None else cseq == n)}
+        for cseq in gone:
+            tx.execute(
+                "UPDATE item SET status='withdrawn', answered_at=? WHERE rid=? AND cseq=? AND status='waiting'",
+                (self._ports.clock.now(), rid, cseq),
+            )
+        if gone:
+            self._restate_in(tx, rid)
 
     def _restate_in(self, tx: Transaction, rid: int) -> None:
         """A run needs input exactly while an item of it waits."""

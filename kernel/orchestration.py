@@ -249,15 +249,15 @@ class Runs:
         """`async with runs.notes(id) as notes: async for note in notes`: {"log": text} and {"progress": {...}} as they come,
         until the run has ended. What came before is in `view`.
         """
-        row = await self._store.read(lambda db: self._journal.run(db, run_id, principal))
         queue: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue(maxsize=1000)
         self._listeners[run_id].add(queue)
 
         async def each() -> AsyncIterator[Mapping[str, Any]]:
-            while row.ended_at is None and (note := await queue.get()) is not None:
+            while over is None and (note := await queue.get()) is not None:
                 yield note
 
         try:
+            over = (await self._store.read(lambda db: self._journal.run(db, run_id, principal))).ended_at
             yield each()
         finally:
             self._listeners[run_id].discard(queue)
@@ -388,9 +388,11 @@ class Runs:
         await self._store.write(unit)
         program = self._programs.get(item.rid)
         if program is not None and item.reason == "in_doubt":
-            program.flights.resolved(item.cseq)
+            program.resolved(item.cseq)
         if yes:
             self._wake(item.rid, item.run_id)
+        else:
+            self._noted(item.run_id, None)
         self._changed(item.run_id)
 
     # --- control
@@ -437,6 +439,8 @@ class Runs:
             program.recorded(delivery, None)
         if delivery is not None:
             self._wake(row.rid, run_id)
+        else:
+            self._noted(run_id, None)
         self._changed(run_id)
         for child in children:
             await self._cancel(child, principal, reason or f"its parent {run_id} was cancelled")
@@ -552,10 +556,11 @@ class Runs:
             del self._programs[row.rid]
             del self._tasks[row.rid]
             self._changed(row.run_id)
-        for queue in self._listeners.get(row.run_id, ()) if fate is not Fate.PAUSED else ():
-            if queue.full():
-                queue.get_nowait()
-            queue.put_nowait(None)
+        if fate is not Fate.SICK:
+            self._wake(row.rid, row.run_id)  # resumed or retried while its process was ending: that met the old program
+        if fate in (Fate.PAUSED, Fate.DIVERGED):
+            return
+        self._noted(row.run_id, None)
         if row.parent_rid is not None and not self._closing:
             parent = await self._store.read(lambda db: self._journal.row(db, row.parent_rid or 0))
             self._wake(parent.rid, parent.run_id)
@@ -591,7 +596,8 @@ class Runs:
             if not future.done():
                 future.set_result(None)
 
-    def _noted(self, run_id: str, note: Mapping[str, Any]) -> None:
+    def _noted(self, run_id: str, note: Mapping[str, Any] | None) -> None:
+        """To all who listen; None: the run has ended."""
         for queue in self._listeners.get(run_id, ()):
             if queue.full():
                 queue.get_nowait()  # a slow listener misses the oldest; the log has it

@@ -107,6 +107,7 @@ class Program:
         self._alarm = Alarm(house.ports.clock, house.spawn)
         self._sick: KernelError | None = None
         self._ticking = False
+        self._stirred = False
         self._guest_timer: float | None = None
         self._calls = row.calls
         self._tool_calls = row.tool_calls
@@ -126,6 +127,12 @@ class Program:
 
     def poke(self) -> None:
         """Look again at what there is to do."""
+        self._poked.set()
+
+    def resolved(self, n: int) -> None:
+        """A person decided that call `n`, which was in doubt, is executed once more."""
+        if not self.flights.resolved(n):
+            self._stirred = True  # its guest is parked: the next life makes the call again
         self._poked.set()
 
     def said_to_wait(self) -> None:
@@ -201,7 +208,7 @@ class Program:
 
     async def _parked(self) -> None:
         """No process; flights go on. Until there is something for the program, or its own timer is due."""
-        while self._committed <= self._consumed and not self.cancelling and not self.pausing:
+        while self._committed <= self._consumed and not (self.cancelling or self.pausing or self._stirred):
             if self._guest_timer is not None and self.t() >= self._guest_timer:
                 await self._tick(self._guest_timer)
                 continue
@@ -211,7 +218,7 @@ class Program:
             await self._poked.wait()
 
     async def _life(self) -> Fate:
-        self._sick = None
+        self._sick, self._stirred = None, False
         try:
             begun = await self._begin()
             if begun is None:  # cancelled before it began
