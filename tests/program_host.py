@@ -203,6 +203,7 @@ class Run:
         self.recorded_calls = {}  # ordinal -> (method, effect, arguments), of those that have an answer
         self.executed = []  # ordinals, in the order of execution
         self.lives = 0
+        self.rested = -1  # the most deliveries with which a life was idle
         self.notes = []
         self.stdout = b""
         self.at = 0.0
@@ -214,7 +215,7 @@ class Run:
         answered = sorted(d[2] for d in self.deliveries if d[0] in ("ok", "error"))
         start = {
             "v": 1, "mode": "program", "run_id": "run_test", "program": self.program, "input": self.input, "seed": SEED,
-            "epoch": EPOCH, "recorded": len(self.deliveries), "answered_steps": [[n, n] for n in answered],
+            "epoch": EPOCH, "recorded": max(self.rested, 0), "rested": self.rested >= 0, "answered_steps": [[n, n] for n in answered],
             "files": self.files, "limits": self.limits,
         }  # fmt: skip
         self.lives += 1
@@ -267,6 +268,7 @@ class Run:
                 return True
             (timer,) = frames.IDLE_BODY.unpack(frame.payload)
             self.timer = None if math.isnan(timer) else timer
+            self.rested = max(self.rested, frame.number)
             return frame.number == self.sent
         else:
             raise AssertionError(f"frame {frame}")

@@ -311,6 +311,9 @@ class Child:
         if runtime.blocking():
             runtime.wait(self._started)
 
+    def __hash__(self) -> int:
+        return int(self._runtime.ordinal_hash(self))
+
     @property
     def run_id(self) -> str:
         """Known once the start is recorded: after `await child.started()`; at once in blocking code."""
@@ -419,6 +422,9 @@ async def _mapped(runtime: Any, fn: Callable[[Any], Any], items: list[Any], limi
     return results
 
 
+_mapped.__name__, _mapped.__qualname__ = "map", "kernel.map"  # what labels and warnings show
+
+
 def race(*calls: Any) -> Any:
     """The value of the first to succeed; the others are cancelled and awaited. All fail: the first error is raised.
 
@@ -456,6 +462,9 @@ async def _raced(runtime: Any, calls: tuple[Any, ...], *, blocking: bool) -> Any
     if won:
         return won[0]
     raise errors[0]
+
+
+_raced.__name__, _raced.__qualname__ = "race", "kernel.race"
 
 
 async def _together(tasks: list[Any], *, until: list[Any]) -> None:

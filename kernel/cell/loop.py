@@ -18,6 +18,7 @@ import asyncio
 import collections
 import heapq
 import itertools
+import math
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -135,7 +136,8 @@ class Loop(asyncio.BaseEventLoop):
         return self._runtime.clock.now
 
     def next_timer(self) -> float | None:
-        return self._scheduled[0].when() if self._scheduled else None
+        when = self._scheduled[0].when() if self._scheduled else math.inf
+        return None if when == math.inf else when
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Timer:  # type: ignore[override]
         self._check_closed()  # type: ignore[attr-defined]

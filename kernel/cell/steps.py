@@ -34,7 +34,7 @@ from typing import Any, NoReturn, Protocol
 from . import frames, program
 from .values import Error, encode
 
-__all__ = ["Quiet", "Retry", "Step", "restore"]
+__all__ = ["Quiet", "Retry", "Step", "flush_output", "restore"]
 
 KEPT_FILE_BYTES_MAX = 1 << 20
 KEPT_BYTES_MAX = 16 << 20
@@ -55,7 +55,7 @@ class Quiet:
 
     def __init__(self) -> None:
         self._saved: list[int] = []
-        _flush_output()
+        flush_output()
         with suppress(OSError):  # no /dev/null behind this wall: the output is then there twice, which harms nobody
             null = os.open("/dev/null", os.O_WRONLY)
             self._saved = [os.dup(1), os.dup(2)]
@@ -64,7 +64,7 @@ class Quiet:
             os.close(null)
 
     def end(self) -> None:
-        _flush_output()
+        flush_output()
         for descriptor, saved in zip((1, 2), self._saved, strict=False):
             os.dup2(saved, descriptor)
             os.close(saved)
@@ -112,7 +112,7 @@ class Step:
         self._ordinal = ordinal
         _reap()
         ours, theirs = socket.socketpair()
-        _flush_output()
+        flush_output()
         runtime.forked = "step"  # before the fork: the hook that runs in the child reads it
         try:
             with warnings.catch_warnings():
@@ -199,7 +199,7 @@ class Step:
                     parent.sendall(frames.encode(frames.RESULT, self._ordinal, payload))
                 status = 0
         finally:
-            _flush_output()
+            flush_output()
             os._exit(status)
 
     def _outcome(self, runtime: _Runtime) -> bytes:
@@ -350,7 +350,7 @@ def _reap() -> None:
         _leaving.remove(pid)
 
 
-def _flush_output() -> None:
+def flush_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):
             stream.flush()

@@ -50,6 +50,7 @@ STEPS_OPEN_MAX = 16
 """Each open step is a process that holds the variables of its call; more steps wait in the program."""
 CLEANUP_CALLS_MAX = 100
 PATH_BYTES_MAX = 256
+WARNINGS_MAX = 50
 SEND_AT_BYTES = 1 << 18
 NOT_WHILE_CANCELLED = frozenset({"spawn", "approve", "ask"})
 
@@ -139,7 +140,8 @@ class Runtime:
         self._main_thread = threading.get_ident()
         self._main: Task | None = None
         self._blocked_on: asyncio.Future[Any] | None = None
-        self._quiet = steps.Quiet() if self._recorded else None
+        rested = start.get("rested", self._recorded > 0)  # an earlier life was idle with all of these consumed
+        self._quiet = steps.Quiet() if rested else None
         self.patches = determinism.Patches()
         self.loop = Loop(self)
         asyncio.set_event_loop(self.loop)
@@ -428,6 +430,8 @@ class Runtime:
         self._reported = max(self._reported, self._consumed + len(self._inbox))
         if self._reported >= self._recorded:
             self.speak()
+        if self._quiet is None:
+            steps.flush_output()  # whoever waits may be killed: what was printed is out by then, once
         body = frames.IDLE_BODY.pack(float("nan") if timer is None else timer)
         self._put(frames.encode(frames.IDLE, self._reported, body))
         before = len(self._inbox)
@@ -438,9 +442,13 @@ class Runtime:
     def _wait_readable(self) -> None:
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
-        running = {
-            step.fileno(): step for r in self._open.values() if (step := r.step) is not None and step.fileno() >= 0
-        }
+        running = (
+            {}
+            if not self._open_steps
+            else {
+                step.fileno(): step for r in self._open.values() if (step := r.step) is not None and step.fileno() >= 0
+            }
+        )
         for descriptor in running:
             poll.register(descriptor, select.POLLIN)
         for descriptor, _ in poll.poll():
@@ -500,7 +508,7 @@ class Runtime:
             if request.step is not None:
                 request.step.stop()
         if self.warnings:
-            payload["warnings"] = self.warnings
+            payload["warnings"] = [warning[:500] for warning in self.warnings[:WARNINGS_MAX]]
         self._reported = max(self._reported, self._consumed)
         self._put(frames.encode(frames.END, self._reported, encode(payload, "the outcome")))
         self._flush()
@@ -637,6 +645,4 @@ def run(sock: socket.socket, start: dict[str, Any]) -> None:
             runtime.end({"error": program.report(error)})
         else:
             runtime.wind_up(runtime.live(main, start["input"]))
-    with suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    steps.flush_output()
