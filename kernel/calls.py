@@ -130,7 +130,7 @@ class Calls:
         return Answer.ok(wire(ran))
 
     async def _skill(self, program: Program, flight: Flight, given: dict[str, Any]) -> Answer:
-        invocation = await self._skills.script(given["name"], given.get("script"))
+        invocation = await self._skills.script(given["name"], given.get("script"), principal=program.row.principal)
         ran = await self._sandbox.run(
             invocation.code, language=invocation.language, argv=(*invocation.argv, *map(str, given.get("args", []))),
             stdin=json.dumps(given.get("input", {})), skill=invocation.skill_folder, principal=program.row.principal,
