@@ -247,7 +247,10 @@ class Sandbox:
             while frames := await cell.receive():
                 for frame in frames:
                     if frame.type == END:
-                        return _Claim.of(frame.payload)
+                        claim = _Claim.of(frame.payload)
+                        if claim is None:
+                            cell.stop("killed")
+                        return claim
                     if frame.type == NOTE and on_note is not None and notes < NOTES_MAX:
                         notes += 1
                         if (note := _note(frame.payload)) is not None:

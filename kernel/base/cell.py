@@ -232,21 +232,27 @@ class Cell:
             if self._bounds.timeout_s is not None and now >= self._began + self._bounds.timeout_s:
                 self.stop("timeout")
             seen = census.census(self.pid)
-            self._judge(seen)
+            await self._judge(seen)
             if now >= disk_due:
-                await self._judge_disk(seen.pids)
+                await self._judge_disk(list(seen.pages))
                 disk_due = now + max(WATCH_DISK_S, 10 * (self._clock.monotonic() - now))
             if self.stopped_by is not None:
                 killed_at = killed_at or now
                 if now - killed_at > DEATH_S:
                     self._kill_init()
 
-    def _judge(self, seen: census.Census) -> None:
-        self._peak_bytes = max(self._peak_bytes, seen.memory_bytes)
-        if seen.memory_bytes > self._bounds.memory_bytes:
-            self.stop("memory")
-        elif seen.tasks > self._bounds.tasks:
+    async def _judge(self, seen: census.Census) -> None:
+        if seen.tasks > self._bounds.tasks:
             self.stop("processes")
+            return
+        memory = seen.memory_bytes
+        if (
+            memory > self._bounds.memory_bytes
+        ):  # an estimate on the high side; the exact figure costs a walk of page tables
+            memory = await asyncio.to_thread(census.exact_memory, seen)
+        self._peak_bytes = max(self._peak_bytes, memory)
+        if memory > self._bounds.memory_bytes:
+            self.stop("memory")
         elif self._bounds.cpu_s is not None and seen.cpu_s > self._bounds.cpu_s:
             self.stop("cpu")
 

@@ -33,7 +33,7 @@ from typing import NamedTuple
 __all__ = [
     "FULL_NAMESPACES", "INSIDE_ID", "Binds", "LayerError", "View", "become", "clone", "close_all_but", "confine_files", "drop_capabilities",
     "filter_calls", "hold_descriptors", "landlock_abi", "limit", "loopback_up", "map_ids", "new_root", "no_new_privileges", "on_parent_death",
-    "subreaper",
+    "subreaper", "visible",
 ]  # fmt: skip
 
 INSIDE_ID = 1000
@@ -48,7 +48,14 @@ FULL_NAMESPACES = sum(NAMESPACES.values())
 _CLONE = {"x86_64": 56, "aarch64": 220}
 _MOUNT_SETATTR, _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT, _CLOSE_RANGE = 442, 444, 445, 446, 436
 
-_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_CAPBSET_DROP, _PR_SET_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 22, 24, 36, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_CAPBSET_DROP, _PR_SET_SUBREAPER, _PR_SET_NO_NEW_PRIVS = (
+    1,
+    4,
+    22,
+    24,
+    36,
+    38,
+)
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
 _MNT_DETACH = 2
@@ -132,6 +139,11 @@ def become(uid: int, gid: int) -> None:
         os.setresuid(uid, uid, uid)
     except OSError as error:
         raise LayerError("identity", f"setresuid: {error.strerror}") from error
+
+
+def visible() -> None:
+    """The kernel's watchdog may read its memory figures. A change of identity has forbidden that even to its own user."""
+    _prctl("watchdog", _PR_SET_DUMPABLE, 1)
 
 
 def on_parent_death() -> None:

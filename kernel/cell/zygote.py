@@ -209,6 +209,7 @@ class Init:
         trees += [(path, path) for path in self.request["folders"]]
         binds = layers.Binds.open(trees, DEVICES)
         layers.become(layers.INSIDE_ID, layers.INSIDE_ID)
+        layers.visible()
         layers.on_parent_death()
         socket.sethostname("sandbox")
         layers.loopback_up()
@@ -223,6 +224,7 @@ class Init:
             layers.become(self.request["uid"], self.request["gid"])
             self._kill_all_of_uid()  # what an earlier kernel that died may have left
             self.applied.append("own uid")
+        layers.visible()
         layers.subreaper()
 
     def _lock(self) -> None:
