@@ -31,7 +31,7 @@ SUBJECTS: dict[str, Callable[..., AbstractAsyncContextManager[list[Case]]]] = {
 }
 
 ROUNDS = 5
-SMOKE_PASSES = 3
+SMOKE_PASSES = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 async def _run(options: argparse.Namespace, folder: Path) -> list[Outcome]:
-    rounds = 2 if options.smoke else options.rounds
+    rounds = 1 if options.smoke else options.rounds
     outcomes = []
     for name in options.names or SUBJECTS:
         (folder / name).mkdir()

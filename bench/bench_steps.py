@@ -11,11 +11,13 @@ Peer, with --peers: DBOS on SQLite with the settings it has by default (rollback
 Its workflow runs in this process, without a sandbox; ours in one.
 """
 
+import asyncio
 import importlib
 import importlib.metadata
 import logging
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -70,8 +72,8 @@ async def cases(folder: Path, *, peers: bool) -> AsyncIterator[list[Case]]:
         append = stack.enter_context(raw_append(folder))
         group = stack.enter_context(raw_log(folder))
         commit = stack.enter_context(empty_commit(folder))
-        kernel = await stack.enter_async_context(Kernel.open(folder / "kernel"))
         peer = [stack.enter_context(_dbos(folder))] if peers else []
+        kernel = await stack.enter_async_context(Kernel.open(folder / "kernel"))
         write = _store_write(store)
         yield [
             Case(
@@ -190,6 +192,8 @@ def _dbos(folder: Path) -> Iterator[Contender | Absent]:
         return await workflow(CALLS)
 
     dbos.DBOS.launch()
+    # It makes its own threads the loop's default; the kernel beside it gets the ordinary ones back.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
     try:
         with sqlite3.connect(file) as db:
             mode = db.execute("PRAGMA journal_mode").fetchone()[0]

@@ -13,7 +13,7 @@ Guarantees
 2. No contender always runs after the same other one.
 3. A ratio is taken inside one round, between that round's medians; shown is the median of the rounds, with the least and the greatest.
 4. An output that is wrong makes the contender's numbers void, and the run a failure. Inputs are made before the clock starts.
-5. A percentile is given only where enough samples stand behind it: p95 from 20, p99 from 100.
+5. A percentile is given only where enough turns stand behind it: p95 from 20, p99 from 100. Calls of one burst are one turn.
 
 What is timed: `await once()`, from the call until its value is in the caller's hands; for peers that are commands, until output and
 exit status are. `at_once` of n starts n calls in one moment and counts each from there.
@@ -158,6 +158,7 @@ def _summary(one: Series, base_medians: list[float]) -> Summary:
             None, None, None, math.nan, one.failure,
         )  # fmt: skip
     ratios = sorted(own * 1000 / base for own, base in zip(medians, base_medians, strict=False))
+    turns = len(one.bursts) or len(every)
     seconds = (sum(one.bursts) if one.bursts else sum(every) * 1000) / 1e9
     return Summary(
         name=contender.name,
@@ -167,8 +168,8 @@ def _summary(one: Series, base_medians: list[float]) -> Summary:
         min=every[0],
         p25=percentile(every, 0.25),
         p50=statistics.median(medians),
-        p95=percentile(every, 0.95) if len(every) >= 20 else None,
-        p99=percentile(every, 0.99) if len(every) >= 100 else None,
+        p95=percentile(every, 0.95) if turns >= 20 else None,
+        p99=percentile(every, 0.99) if turns >= 100 else None,
         round_medians=tuple(medians),
         ratio=statistics.median(ratios) if ratios else None,
         ratio_low=ratios[0] if ratios else None,

@@ -6,7 +6,7 @@ import re
 import sys
 
 import pytest
-from agent_kernel_bench import bench_sandbox, bench_steps
+from agent_kernel_bench import bench_sandbox
 from agent_kernel_bench.__main__ import main
 from agent_kernel_bench.controls import command, empty_process
 from agent_kernel_bench.environment import Host, doubts, look
@@ -159,18 +159,6 @@ def test_a_command_is_checked_by_its_status_and_its_output():
     assert failing.wrong(asyncio.run(failing.once())).startswith("exit 3")
     assert right.wrong((0, b"2\n")) is not None
     assert empty_process().wrong(1) == "exit 1"
-
-
-def test_every_contender_of_the_steps_subject_gives_right_outputs(tmp_path):
-    async def run():
-        async with bench_steps.cases(tmp_path, peers=False) as cases:
-            return [await measure(case, 1, passes=1) for case in cases]
-
-    outcomes = asyncio.run(run())
-    assert [outcome.case.name for outcome in outcomes][:2] == ["steps.alone", "steps.together"]
-    assert [one.failure for outcome in outcomes for one in outcome.series] == [None] * sum(
-        len(o.series) for o in outcomes
-    )
 
 
 def test_every_contender_of_the_sandbox_subject_gives_right_outputs_and_the_tier_is_named(tmp_path):
