@@ -1,0 +1,333 @@
+"""Guarantees of skills.py and of the folders beneath it."""
+
+import asyncio
+import os
+import subprocess
+from contextlib import asynccontextmanager
+
+import pytest
+from agent_kernel import skills
+from agent_kernel.base import roots
+from agent_kernel.base.errors import ArgumentError, LimitExceeded, NotFound
+from agent_kernel.base.limits import Limits
+from agent_kernel.base.policy import Folder, Grants, Policy
+from agent_kernel.base.ports import Ports
+from agent_kernel.base.store import Store
+from agent_kernel.scheduler import Scheduler
+from agent_kernel.skills import Skills
+
+
+def write(folder, name=None, description="Counts jars of marmalade.", body="Run scripts/tally.py.", **files):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "SKILL.md").write_text(
+        f"---\nname: {name or folder.name}\ndescription: {description}\n---\n\n{body}\n", encoding="utf8"
+    )
+    for name_of, text in files.items():
+        path = folder / name_of.replace("__", "/").replace("_py", ".py").replace("_sh", ".sh").replace("_md", ".md")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder
+
+
+@asynccontextmanager
+async def opened(tmp_path, policy=None, **limits):
+    scheduler = Scheduler(slots=4, queue_max=16)
+    ports = Ports.real()
+    store = await Store.open(
+        tmp_path / "state", ports=ports, limits=Limits(), migrations=[skills.MIGRATIONS], spawn=scheduler.spawn
+    )
+    try:
+        yield Skills(store=store, ports=ports, limits=Limits(**limits), policy=policy or Policy())
+    finally:
+        await store.close()
+        await scheduler.close()
+
+
+def with_skills(body):
+    def test(tmp_path):
+        async def run():
+            async with opened(tmp_path) as s:
+                await body(s, tmp_path / "state" / "skills")
+
+        asyncio.run(run())
+
+    test.__name__ = body.__name__
+    return test
+
+
+@with_skills
+async def test_a_skill_is_found_by_other_forms_of_its_words_and_loaded_with_its_files(s, folder):
+    write(folder / "tally", scripts__tally_py="print(1)", references__units_md="One jar.")
+    [found] = await s.search("how do I count the jar?")
+    assert (found.name, found.uri, found.trust, found.score) == ("tally", "skill://user/tally/SKILL.md", "user", 1.0)
+    for asked in ("tally", found.uri, "skill://user/tally", "skill://user/tally/"):
+        loaded = await s.load(asked)
+        assert loaded.body == "Run scripts/tally.py."
+        assert [file.path for file in loaded.files] == ["SKILL.md", "references/units.md", "scripts/tally.py"]
+        assert loaded.warnings == ()
+    for one in (await s.load("tally", "references/units.md"), await s.load("skill://user/tally/references/units.md")):
+        assert (one.text, one.body, one.files) == ("One jar.", None, ())
+
+
+@with_skills
+async def test_the_built_in_guide_is_there_and_trusted_as_ours(s, folder):
+    [found, *_] = await s.search("durable programs")
+    assert (found.name, found.trust) == ("durable-programs", "bundled")
+    assert (await s.load("durable-programs")).body
+
+
+@with_skills
+async def test_changes_of_a_folder_are_seen_by_the_next_question(s, folder):
+    assert await s.search("marmalade") == []
+    write(folder / "tally")
+    assert len(await s.search("marmalade")) == 1
+    write(folder / "tally", description="Weighs anchors.")
+    assert await s.search("marmalade") == []
+    assert len(await s.search("anchors")) == 1
+    write(folder / "deep" / "er" / "more")
+    assert [f.uri for f in await s.search("marmalade")] == ["skill://user/deep/er/more/SKILL.md"]
+    (folder / "tally" / "SKILL.md").unlink()
+    assert await s.search("anchors") == []
+
+
+@with_skills
+async def test_a_broken_folder_hides_no_other_and_says_why(s, folder):
+    write(folder / "tally")
+    (folder / "broken").mkdir()
+    (folder / "broken" / "SKILL.md").write_text("---\nname: broken\n---\n", encoding="utf8")
+    (folder / "latin").mkdir()
+    (folder / "latin" / "SKILL.md").write_bytes(b"---\nname: \xe9\n---\n")
+    (folder / "odd" / "SKILL.md").mkdir(parents=True)
+    assert [found.name for found in await s.search("marmalade broken")] == ["tally"]
+    problems = {p.folder.rpartition("/")[2]: p.problem for p in await s.problems()}
+    assert problems == {
+        "broken": "The front matter has no description.", "latin": "SKILL.md is not UTF-8 (byte 10)", "odd": "SKILL.md is not a file",
+    }  # fmt: skip
+    with pytest.raises(NotFound, match="has no description"):
+        await s.load("broken")
+
+
+@with_skills
+async def test_unknown_names_are_answered_with_the_nearest(s, folder):
+    write(folder / "tally")
+    for asked, words in (
+        ("taly", "Did you mean 'tally'"),
+        ("skill://user/other/SKILL.md", "no skill"),
+        ("", "no skill"),
+    ):
+        with pytest.raises(NotFound, match=words):
+            await s.load(asked)
+    for asked, words in (("scripts/taly.py", "has no file"), ("scripts", "has no file")):
+        with pytest.raises(NotFound, match=words):
+            await s.load("tally", asked)
+    with pytest.raises(ArgumentError, match="view"):
+        await s.load("tally", view="diff")
+
+
+@with_skills
+async def test_no_path_leads_out_of_a_skill(s, folder):
+    secret = folder.parent / "secret.py"
+    write(folder / "tally", scripts__tally_py="print(1)")
+    secret.write_text("secret", encoding="utf8")
+    for path in (
+        "../../secret.py",
+        "/etc/passwd",
+        str(secret),
+        "scripts/../../../secret.py",
+        "a\0b",
+        "scripts\\x",
+        "..",
+        ".",
+        "scripts//tally.py",
+    ):
+        for act in (s.load("tally", path), s.script("tally", path), s.load(f"skill://user/tally/{path}")):
+            with pytest.raises((ArgumentError, NotFound)) as refused:
+                await act
+            assert refused.value.code in ("path.outside", "skill.file_unknown", "skill.unknown")
+    with pytest.raises(ArgumentError, match=r"path\.outside"):
+        await s.load("tally", "../../secret.py")
+
+
+@with_skills
+async def test_links_that_lead_out_are_not_followed(s, folder):
+    outside = write(folder.parent / "outside" / "evil", scripts__x_py="secret")
+    write(folder / "tally", scripts__tally_py="print(1)")
+    (folder / "tally" / "scripts" / "out.py").symlink_to(outside / "scripts" / "x.py")
+    (folder / "tally" / "scripts" / "in.py").symlink_to("tally.py")
+    (folder / "tally" / "dir").symlink_to(outside)
+    (folder / "evil").symlink_to(outside)
+    (folder / "half").mkdir()
+    (folder / "half" / "SKILL.md").symlink_to(outside / "SKILL.md")
+    assert [found.name for found in await s.search("marmalade", limit=9)] == ["tally"]
+    loaded = await s.load("tally")
+    assert [file.path for file in loaded.files] == ["SKILL.md", "scripts/in.py", "scripts/tally.py"]
+    assert len(loaded.warnings) == 2
+    assert (await s.load("tally", "scripts/in.py")).text == "print(1)"
+
+
+def test_roots_have_trust_and_precedence(tmp_path):
+    shared, operators = tmp_path / "work", tmp_path / "ops"
+    for place, words in (
+        (tmp_path / "state" / "skills", "user"),
+        (operators, "operator"),
+        (shared / ".agents" / "skills", "project"),
+        (shared / ".claude" / "skills", "claude"),
+    ):
+        write(place / "tally", description=f"Marmalade of the {words}.")
+    write(shared / ".claude" / "skills" / "mine", description="Marmalade too.")
+    (tmp_path / "state").chmod(0o700)
+    policy = Policy(grants=Grants(folders=(Folder(shared),)), skills=(operators,))
+
+    async def run():
+        async with opened(tmp_path, policy) as s:
+            found = {f.uri: f.trust for f in await s.search("marmalade", limit=9)}
+            assert found == {
+                "skill://user/tally/SKILL.md": "user", "skill://config/tally/SKILL.md": "trusted",
+                "skill://project/work/tally/SKILL.md": "community", "skill://project/work/mine/SKILL.md": "community",
+            }  # fmt: skip
+            loaded = await s.load("tally")
+            assert loaded.description == "Marmalade of the user."
+            assert "Another skill has this name: skill://config/tally/SKILL.md" in loaded.warnings
+            assert (await s.load("skill://config/tally")).description == "Marmalade of the operator."
+
+    asyncio.run(run())
+
+
+@with_skills
+async def test_a_version_that_was_used_can_be_read_and_run_after_the_folder_changed(s, folder):
+    write(folder / "tally", body="first", scripts__tally_py="print(1)")
+    first = await s.load("tally")
+    write(folder / "tally", body="second", scripts__tally_py="print(2)")
+    second = await s.load("tally")
+    assert (first.body, second.body) == ("first", "second")
+    history = (await s.load("tally", view="history")).versions
+    assert {(v.revision, v.current, v.files) for v in history} == {
+        (first.revision, False, 2),
+        (second.revision, True, 2),
+    }
+    assert (await s.load("tally", revision=first.revision)).body == "first"
+    assert (await s.load("tally", "scripts/tally.py", first.revision)).text == "print(1)"
+    old, new = await s.script("tally", revision=first.revision), await s.script("tally")
+    assert [(i.skill_folder / i.script).read_text() for i in (old, new)] == ["print(1)", "print(2)"]
+    for wrong in ("0" * 12, first.revision[:4], ""):
+        with pytest.raises(NotFound, match="view='history'"):
+            await s.load("tally", revision=wrong)
+    with pytest.raises(NotFound, match="no one version"):
+        await s.load("tally", revision=first.revision, principal="other")
+
+
+@with_skills
+async def test_an_invocation_runs_the_script_with_its_arguments(s, folder):
+    write(
+        folder / "tally",
+        scripts__tally_py="import helper, sys\nif __name__ == '__main__':\n    print(sys.argv[1:], helper.X, __file__)\n",
+        scripts__helper_py="X = 7\n",
+        scripts__say_sh='echo "$0 says $1"\n',
+        **{"scripts__it's {x}_sh": 'echo "odd $1"\n'},
+    )
+    for script, said in (
+        ("scripts/tally.py", "['a b'] 7 {skill}/scripts/tally.py"),
+        ("scripts/say.sh", "{skill}/scripts/say.sh says a b"),
+        ("scripts/it's {x}.sh", "odd a b"),
+    ):
+        i = await s.script("tally", script)
+        run = ["python3", "-c"] if i.language == "python" else ["bash", "-c"]
+        argv = [*run, i.code, *(["x"] if i.language == "bash" else []), "a b"]
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=60, env={**os.environ, "SKILL": str(i.skill_folder)}
+        )
+        assert done.stdout.strip() == said.format(skill=i.skill_folder), done.stderr
+    with pytest.raises(ArgumentError, match=r"Say which: scripts/helper\.py, "):
+        await s.script("tally")
+    with pytest.raises(ArgumentError, match=r"skill\.language"):
+        await s.script("tally", "SKILL.md")
+
+
+@with_skills
+async def test_the_copy_that_runs_is_checked_byte_for_byte(s, folder):
+    write(folder / "tally", scripts__tally_py="print(1)")
+    copy = (await s.script("tally")).skill_folder
+    path = copy / "scripts" / "tally.py"
+    assert path.stat().st_mode & 0o777 == 0o444
+    assert copy.stat().st_mode & 0o777 == 0o755
+    for spoil in (
+        lambda: (path.chmod(0o644), path.write_text("print('evil')")),
+        lambda: (copy / "scripts" / "sitecustomize.py").write_text("evil"),
+        path.unlink,
+        lambda: (path.unlink(), path.symlink_to("/etc/passwd")),
+    ):
+        spoil()
+        again = (await s.script("tally")).skill_folder
+        assert again == copy
+        assert sorted(p.name for p in copy.rglob("*") if p.is_file()) == ["SKILL.md", "tally.py"]
+        assert path.read_text() == "print(1)"
+
+
+@with_skills
+async def test_a_file_that_is_not_text_comes_as_base64(s, folder):
+    write(folder / "tally", logo=b"\x89PNG\0")
+    one = await s.load("tally", "logo")
+    assert (one.text, one.base64) == (None, "iVBORwA=")
+
+
+def test_a_skill_beyond_the_limits_is_refused_when_it_is_asked_for(tmp_path):
+    async def run():
+        async with opened(tmp_path, skill_files_max=3, skill_bytes_max=1000) as s:
+            many = write(tmp_path / "state" / "skills" / "many", **{f"f{n}": "x" for n in range(3)})
+            write(tmp_path / "state" / "skills" / "big", blob=b"x" * 1000)
+            write(tmp_path / "state" / "skills" / "fine")
+            for name in ("many", "big"):
+                with pytest.raises(LimitExceeded, match=r"skill\.too_large"):
+                    await s.load(name)
+            assert (await s.load("fine")).body
+            assert not skills.validate(many, Limits(skill_files_max=3))["publishable"]
+
+    asyncio.run(run())
+
+
+def test_a_look_at_what_has_not_changed_reads_nothing(tmp_path):
+    write(tmp_path / "a" / "tally")
+    root = roots.Root(tmp_path, "user", "user")
+    [first], _ = roots.look(root, 0)
+    later = (tmp_path / "a" / "tally" / "SKILL.md").stat().st_mtime_ns + 10**10
+    [second], _ = roots.look(root, later)
+    assert second is first
+    (tmp_path / "a" / "tally" / "SKILL.md").write_text("changed", encoding="utf8")
+    [third], _ = roots.look(root, later + 10**11)
+    assert third.text == "changed"
+
+
+def test_a_search_goes_four_deep_not_into_skills_and_stops_at_a_number_of_folders(tmp_path, monkeypatch):
+    write(tmp_path / "1" / "2" / "3" / "4" / "deep")
+    write(tmp_path / "1" / "2" / "3" / "there")
+    write(tmp_path / "1" / "2" / "3" / "there" / "nested")
+    write(tmp_path / ".git" / "hidden")
+    found, left_out = roots.look(roots.Root(tmp_path, "user", "user"), 0)
+    assert [f.folder.name for f in found] == ["there"]
+    assert left_out == []
+    monkeypatch.setattr(roots, "FOLDERS_MAX", 3)
+    found, left_out = roots.look(roots.Root(tmp_path, "user", "user"), 0)
+    assert found == []
+    assert "more than 3 folders" in left_out[0]
+
+
+def test_validate_tells_the_standards_verdict_and_the_hosts_apart(tmp_path):
+    good = write(tmp_path / "tally")
+    assert skills.validate(good, Limits()) == {
+        "path": str(good), "strict": {"valid": True, "errors": []}, "loads": True, "publishable": True, "warnings": [],
+    }  # fmt: skip
+    odd = write(tmp_path / "odd", name="other", description="x: y")
+    verdict = skills.validate(odd, Limits())
+    assert (verdict["strict"]["valid"], verdict["loads"], verdict["publishable"]) == (False, True, True)
+    assert verdict["strict"]["errors"][0].startswith("Invalid YAML in frontmatter:")
+    assert len(verdict["warnings"]) == 2
+    for path, error in (
+        (tmp_path / "none", f"Path does not exist: {tmp_path / 'none'}"),
+        (good / "SKILL.md", f"Not a directory: {good / 'SKILL.md'}"),
+        (tmp_path, "Missing required file: SKILL.md"),
+    ):
+        verdict = skills.validate(path, Limits())
+        assert verdict["strict"] == {"valid": False, "errors": [error]}
+        assert (verdict["loads"], verdict["publishable"]) == (False, False)
+    (odd / "SKILL.md").write_bytes(b"---\nname: \xff\n---\n")
+    assert not skills.validate(odd, Limits())["loads"]
