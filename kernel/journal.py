@@ -480,6 +480,8 @@ class Journal:
         ).fetchone()
         if found is not None:
             return Item(*found)
+        if not reason and tx.execute("SELECT 1 FROM delivery WHERE rid=? AND cseq=?", (run.rid, call.n)).fetchone():
+            raise Conflict("call.answered", f"Call {call.n} has its answer already.")
         digest = items.digest(run_id=run.run_id, n=call.n, kind=kind, prompt=prompt, details=details, schema=schema)
         item_id = self._ports.new_id("itm")
         tx.execute(

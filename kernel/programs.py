@@ -236,6 +236,8 @@ class Program:
     async def _attended(self, life: _Life) -> Fate:
         house, run_id, ended = self._house, self.row.run_id, None
         self._life_now = life
+        for call in self._answered.values():  # also what was answered while the process was being made
+            life.replay.settled(call)
         self.flights.tell_guest = partial(self._tell, life)
         self._fed.set()
         feeding = house.spawn(self._feed(life), f"{run_id} feed")
