@@ -159,6 +159,7 @@ def _operator_options() -> argparse.ArgumentParser:
 
 
 def _mcp(asked: argparse.Namespace) -> int:
+    parent = os.getppid()  # now: it may be gone by the time the imports are done
     source, sink = claim()
     for option, given in (("--allow-host", asked.allow_host), ("--allow-packages", asked.allow_packages)):
         if given:
@@ -176,7 +177,7 @@ def _mcp(asked: argparse.Namespace) -> int:
     uvloop = importlib.import_module("uvloop")
     options = serve.Options(state_folder(asked.state), grants, asked.agent, asked.tier)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve.serve_stdio(options, source, sink))
+        runner.run(serve.serve_stdio(options, source, sink, parent))
     return 0
 
 
@@ -293,10 +294,11 @@ def _as_options(asked: argparse.Namespace) -> list[str]:
 
 
 def _validate(asked: argparse.Namespace) -> int:
-    skillmd = importlib.import_module("agent_kernel.base.skillmd")
+    validate = importlib.import_module("agent_kernel.skills").validate
+    limits = importlib.import_module("agent_kernel.base.limits").Limits()
     fine = True
     for folder in asked.folders:
-        verdict = skillmd.verdict(Path(folder))
+        verdict = validate(Path(folder), limits)
         fine = fine and bool(verdict["strict"]["valid"])
         print(json.dumps(verdict) if asked.json else _verdict_text(verdict))
     return 0 if fine else 1

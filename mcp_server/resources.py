@@ -16,17 +16,18 @@ Not here: subscriptions and list_changed. Nothing is written, so there is nothin
 
 import base64
 import difflib
-import os
+import mimetypes
 from dataclasses import dataclass
 from typing import Any
 
 from agent_kernel import Kernel
 from agent_kernel.base.errors import ArgumentError, KernelError, NotFound
 from agent_kernel.base.ports import LOCAL
+from agent_kernel.skills import Loaded
 
 from .values import compact, wire
 
-__all__ = ["TEMPLATES", "Content", "Part", "listed", "read", "read_part"]
+__all__ = ["TEMPLATES", "Content", "Part", "decoded", "listed", "read", "read_part", "status"]
 
 PAGE_BYTES = 12 << 10
 """A page of text, which JSON makes longer: quotes, line ends and control characters count double or more."""
@@ -139,17 +140,28 @@ async def listed(kernel: Kernel) -> list[tuple[str, str, str, str]]:
 async def status(kernel: Kernel) -> dict[str, Any]:
     grants = kernel.policy.grants
     return {
-        "pid": os.getpid(),
-        **wire(kernel.status()),
+        **wire(await kernel.status()),
         "folders": [f"{folder.path}{':rw' if folder.writable else ''}" for folder in grants.folders],
-        "hosts": list(grants.hosts),
+        "skill_problems": wire(await kernel.skills.problems()),
     }
 
 
 async def _skill_file(kernel: Kernel, uri: str) -> Content:
-    loaded = wire(await kernel.skills.load(uri))
-    text = loaded.get("text") or loaded.get("body") or ""
-    return Content(uri, "text/markdown" if uri.endswith(".md") else "text/plain", text.encode())
+    """The bytes of the file, SKILL.md with its front matter."""
+    loaded = await kernel.skills.load(uri)
+    if loaded.path is None:
+        name = next(file.path for file in loaded.files if file.path.lower() == "skill.md")
+        loaded = await kernel.skills.load(loaded.uri, path=name)
+    return Content(uri, *decoded(loaded))
+
+
+def decoded(loaded: Loaded) -> tuple[str, bytes]:
+    """Type and bytes of one file of a skill."""
+    path = loaded.path or ""
+    mime = "text/markdown" if path.endswith(".md") else mimetypes.guess_type(path)[0]
+    if loaded.base64 is not None:
+        return mime or "application/octet-stream", base64.b64decode(loaded.base64)
+    return mime or "text/plain", (loaded.text or "").encode()
 
 
 def _json(uri: str, value: Any) -> Content:

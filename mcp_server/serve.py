@@ -13,7 +13,6 @@ If the process dies instead, the lock falls with it, the socket file is stale, a
 
 import asyncio
 import logging
-import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ from typing import Any
 
 from agent_kernel import Kernel
 from agent_kernel.base.errors import ArgumentError
-from agent_kernel.base.policy import Grants
+from agent_kernel.base.policy import Grants, load_policy
 
 from . import resources
 from .control import Control
@@ -45,14 +44,15 @@ class Options:
     tier: str | None = None
 
 
-async def serve_stdio(options: Options, source: int, sink: int) -> None:
+async def serve_stdio(options: Options, source: int, sink: int, parent: int) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="agent-kernel: %(levelname)s %(name)s: %(message)s"
     )
-    async with Kernel.open(options.state, grants=options.grants) as kernel:
+    grants = widened(load_policy(options.state / "config.toml").grants, options.grants)
+    async with Kernel.open(options.state, grants=grants, tier=options.tier) as kernel:
         control = await Control.open(kernel.store.folder, lambda op, request: answer(kernel, op, request))
         connection = Wire(source, sink, kernel.policy.limits)
-        stop_watching = watch_parent(os.getppid(), connection.ended)
+        stop_watching = watch_parent(parent, connection.ended)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, connection.ended)
         server = build(kernel)
@@ -62,6 +62,17 @@ async def serve_stdio(options: Options, source: int, sink: int) -> None:
             stop_watching()
             await connection.close()
             control.close()
+
+
+def widened(file: Grants, line: Grants) -> Grants:
+    """The operator's two voices together: config.toml and the command line. A folder named twice is as the command line says."""
+    folders = {folder.path: folder for folder in (*file.folders, *line.folders)}
+    return Grants(
+        folders=tuple(folders.values()),
+        hosts=tuple(dict.fromkeys((*file.hosts, *line.hosts))),
+        packages=file.packages or line.packages,
+        approve_in_host=file.approve_in_host or line.approve_in_host,
+    )
 
 
 async def answer(kernel: Kernel, op: str, request: Mapping[str, Any]) -> Any:

@@ -362,7 +362,8 @@ class Face:
         values: list[str] = []
         if params.argument.name == "run_id":
             runs = (await self.kernel.runs.list(limit=100))["runs"]
-            values = [run["run_id"] for run in runs if run["run_id"].startswith(params.argument.value)]
+            values = [run["run_id"] for run in runs]
+        values = [value for value in values if value.startswith(params.argument.value)]
         return types.CompleteResult(completion=types.Completion(values=values[:100], total=len(values), has_more=False))
 
 

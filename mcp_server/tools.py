@@ -14,6 +14,7 @@ Not here: MCP types, results and errors on the wire, progress, elicitation (serv
 Nothing here outlives a call, so there is nothing to lose when the process dies.
 """
 
+import dataclasses
 import difflib
 import json
 import math
@@ -301,7 +302,12 @@ async def skill_load(call: Call) -> Any:
     if ("name" in arguments) == ("uri" in arguments):
         raise ArgumentError("argument.invalid", "skill_load takes either name or uri.")
     skill = arguments.pop("name", None) or arguments.pop("uri")
-    return await call.kernel.skills.load(skill, **arguments)
+    loaded = await call.kernel.skills.load(skill, **arguments)
+    if loaded.base64 is None:
+        return loaded
+    content = resources.Content(f"{loaded.uri.removesuffix('SKILL.md')}{loaded.path}", *resources.decoded(loaded))
+    note = "The file is no text. skill_run sees it beneath $SKILL."
+    return content if content.mime.startswith("image/") else dataclasses.replace(loaded, base64=None, warnings=(note,))
 
 
 async def skill_run(call: Call) -> Any:
@@ -538,7 +544,13 @@ TOOLS: tuple[Tool, ...] = (
         "skill_load",
         "Load a skill",
         "Read a skill's instructions and file list, or one of its files (path).",
-        {"name": _text(), "uri": _text(), "path": _text()},
+        {
+            "name": _text(),
+            "uri": _text(),
+            "path": _text(),
+            "revision": _text(),
+            "view": _text(enum=("content", "history")),
+        },
         skill_load,
         reads=True,
         idempotent=True,
