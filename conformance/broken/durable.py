@@ -1,4 +1,4 @@
-"""Twins of runs."""
+"""Twins of runs: some forge the program on its way in, some forget at a restart, some only misreport."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Twins of memory."""
+"""Twins of memory: deaf to an argument, forgetful at a restart, or silent about what they did."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Twins of the conventions."""
+"""Twins of the conventions: each spoils one thing about the wire, the list of tools, an argument or a reply."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Twins of skills."""
+"""Twins of skills: each loses, invents or bends one thing between the folder and the reply."""
 
 from typing import Any
 

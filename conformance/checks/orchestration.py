@@ -59,13 +59,18 @@ async def ask_is_answered_once(c: Driver) -> None:
 
 @check("orchestration.ask.outlives-the-server")
 async def ask_outlives_the_server(c: Driver) -> Killed:
-    run, item = await c.waiting(f"async def main(input):\n    return await kernel.ask('Still there?', {OK!r})")
+    program = f"async def main(input):\n    return await kernel.ask('Still there?', {OK!r})"
+    asked = [await c.waiting(program) for _ in range(6)]
     yield
-    after = items_of(await c.ok("run_get", run_id=run["run_id"]))
-    kept = [(one.get("item_id"), one.get("prompt"), one.get("digest")) for one in after]
-    expect(kept == [(item["item_id"], "Still there?", item.get("digest"))], f"before {item}, after {after}")
-    output = c.completed(await answered(c, run, item))
-    expect(output == {"ok": True}, f"ask returned {output!r}")
+
+    async def answer(run: dict[str, Any], item: dict[str, Any]) -> None:
+        after = items_of(await c.ok("run_get", run_id=run["run_id"]))
+        kept = [(one.get("item_id"), one.get("prompt"), one.get("digest")) for one in after]
+        expect(kept == [(item["item_id"], "Still there?", item.get("digest"))], f"before {item}, after {after}")
+        output = c.completed(await answered(c, run, item))
+        expect(output == {"ok": True}, f"ask returned {output!r}")
+
+    await asyncio.gather(*(answer(run, item) for run, item in asked))  # while the programs are being started again
 
 
 @check("orchestration.model.is-answered")
