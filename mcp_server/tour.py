@@ -107,12 +107,15 @@ class Tour:
     person: str = "approve"
     """What the person at the keyboard does with the next question: approve, or leave."""
     tag: str = ""
+    beside: dict[str, Any] = field(default_factory=dict)
+    """What the last reply said beside its content: tier, layers and usage of a sandbox."""
 
     async def run(self) -> None:
         self.page.title("Agent Kernel: the tour")
         self.page.say(
-            "A program that speaks MCP, as Claude, Cursor or VS Code do, starts the agent kernel on this machine and uses it. Every claim"
-            " below is checked while you read; if one does not hold, it says FAILED."
+            "An agent kernel gives a language model what it lacks: a place to run code, work that survives crashes, memory, skills, and a"
+            " person to ask. Models reach it over MCP, the protocol that Claude, Cursor and VS Code speak. Here a program takes the model's"
+            " place. Every claim is checked while you read; one that does not hold says FAILED."
         )
         self._prepare()
         await self.start_the_server()
@@ -162,7 +165,9 @@ class Tour:
         page.do("Send the table and 12 lines of Python to sandbox_run: does a longer bill go with a deeper bill?")
         with page.busy("running in the sandbox"):
             result = await self.call("sandbox_run", code=ANALYSIS, files={"penguins.csv": PENGUINS.read_text()})
+        layers = self.beside.get("agent-kernel/layers", [])
         outside = _correlations()
+        page.say(f"Isolated by: {', '.join(layers)} (tier {self.beside.get('agent-kernel/tier')}).")
         page.claim(
             "the same numbers as this program computes outside the sandbox",
             result.get("stdout", "").strip() or str(result),
@@ -241,6 +246,7 @@ class Tour:
     async def survive(self) -> str:
         page = self.page
         page.title("4. Kill the server in the middle of the work")
+        page.say("A durable program is Python whose calls are recorded. After a crash it goes on where it was.")
         note = f"tour-{self.tag}"
         await self.call("memory_edit", label=note, text="(end)")
         heaviest = "Gentoo penguins are the heaviest of the three: 5076 g in the mean."
@@ -278,21 +284,23 @@ class Tour:
 
     async def _until_half_done(self, run_id: str) -> list[dict[str, Any]]:
         """The steps of the program, as soon as three of the six are recorded."""
+        until = time.perf_counter() + 30
         with self.page.busy("waiting for the third step") as status:
-            for _ in range(400):
+            while time.perf_counter() < until:
                 view = await self.call("run_get", run_id=run_id, view="steps")
                 steps = [step for step in view.get("steps", []) if step["kind"] == "step"]
                 done = sum(step["status"] == "completed" for step in steps)
                 if status is not None:
                     status.update(f"{done} of 6 steps recorded")
-                if done >= 3:
-                    if done >= 6:
-                        raise Broken("the program was done before it could be killed")
+                if view["status"] != "working":
+                    raise Broken(f"the program ended before it could be killed: {await self._story(run_id)}")
+                if 3 <= done < 6:
                     return steps
-                if view.get("status") in ("failed", "cancelled", "completed"):
-                    raise Broken(f"the program ended too early: {await self.call('run_get', run_id=run_id)}")
                 await asyncio.sleep(0.03)
-        raise Broken("the program did not reach its third step within 12 s")
+        raise Broken(f"the program did not reach its third step within 30 s: {await self._story(run_id)}")
+
+    async def _story(self, run_id: str) -> str:
+        return str([await self.call("run_get", run_id=run_id, view=view) for view in ("summary", "steps", "events")])
 
     def _check_weights(self, ended: dict[str, Any]) -> None:
         output = ended.get("output") or {}
@@ -330,6 +338,7 @@ class Tour:
     async def remember(self, run_id: str) -> None:
         page = self.page
         page.title("5. Remember")
+        page.say("Facts outlive conversations and crashes. Each knows where it came from.")
         key = f"tour-{self.tag}/heaviest"
         page.do(
             'Search, in other words, for the fact that was stored before the kill: "which penguin is the heaviest".'
@@ -356,7 +365,8 @@ class Tour:
     async def use_a_skill(self) -> None:
         page = self.page
         page.title("6. Use a skill")
-        page.do('A skill is a folder with a SKILL.md and scripts. Search for one: "what is in this csv table".')
+        page.say("A skill is a folder: instructions in a SKILL.md, and scripts. The model finds it by what it is for.")
+        page.do('Search for "what is in this csv table", and read what is found.')
         found = (await self.call("skill_search", query="what is in this csv table")).get("skills", [])
         loaded = await self.call("skill_load", name="summarise-csv")
         names = [skill["name"] for skill in found]
@@ -391,14 +401,14 @@ class Tour:
         run = await self.call("run_start", program=APPROVAL, input={"to": f"tour-{self.tag}/editor"}, wait_s=20)
         page.claim(
             "the question reached the person once; the yes let the program go on",
-            f"asked: {self.questions[asked:]}; run {run.get('status')}, output {run.get('output')}",
+            f"the person saw: {' | '.join(self.questions[asked:])}; run {run.get('status')}, output {run.get('output')}",
             holds=run.get("output") == {"published": True}
             and len(self.questions) == asked + 1
             and "Publish the penguin report?" in self.questions[-1],
         )
         page.do("Start it again. This time nobody answers, and the model tries to approve its own request.")
         self.person = "leave"
-        run = await self.call("run_start", program=APPROVAL, input={"to": f"tour-{self.tag}/press"}, wait_s=1)
+        run = await self.call("run_start", program=APPROVAL, input={"to": f"tour-{self.tag}/press"}, wait_s=20)
         [item] = run.get("waiting") or [{}]
         answer = {"run_id": run["run_id"], "item_id": item.get("item_id"), "digest": item.get("digest")}
         refusal = await self.call("run_approve", refused=True, **answer, decision="approve")
@@ -497,6 +507,7 @@ class Tour:
         given = {name: value for name, value in arguments.items() if value is not None}
         began = time.perf_counter()
         result = await self.connected().call_tool(tool, given)
+        self.beside = dict(result.meta or {})
         self._took(named or tool, began)
         content: dict[str, Any] = result.structured_content or {}
         if refused:

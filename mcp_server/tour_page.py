@@ -21,7 +21,7 @@ __all__ = ["Page"]
 class Page:
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
-        self.width = min(self.console.width, 110)
+        self.width = min(self.console.width, 110) if self.console.is_terminal else 100
         self.claims = 0
         self.failures: list[str] = []
 
@@ -29,7 +29,7 @@ class Page:
         self.console.print(Text(f"\n{text}", style="bold"))
 
     def say(self, text: str) -> None:
-        self._lines("", text)
+        self.console.print(Text(textwrap.fill(text, self.width, initial_indent="  ", subsequent_indent="  ")))
 
     def do(self, text: str) -> None:
         self._lines("do", text)
@@ -45,9 +45,7 @@ class Page:
         """One claim: it counts as shown only when `holds`."""
         self.claims += 1
         self._lines("expected", expected)
-        self._lines("got", got)
-        verdict = Text("  ok" if holds else "  FAILED", style="bold green" if holds else "bold red")
-        self.console.print(verdict)
+        self._lines("got", got, Text("  ok", style="bold green") if holds else Text("  FAILED", style="bold red"))
         if not holds:
             self.failures.append(f"expected {expected}; got {got}")
 
@@ -81,7 +79,7 @@ class Page:
         else:
             self.console.print(Text(f"\nAll {self.claims} claims held, in {seconds:.0f} seconds.", style="bold green"))
 
-    def _lines(self, label: str, text: str) -> None:
+    def _lines(self, label: str, text: str, verdict: Text | None = None) -> None:
         indent = f"  {label:<10}"
-        lines = textwrap.wrap(text, self.width, initial_indent=indent, subsequent_indent=" " * 12) or [indent]
-        self.console.print(Text("\n".join(lines)))
+        lines = textwrap.wrap(text, self.width - 8, initial_indent=indent, subsequent_indent=" " * 12) or [indent]
+        self.console.print(Text("\n".join(lines)) + (verdict or Text()))

@@ -91,7 +91,7 @@ def test_an_approval_by_the_model_is_noticed(tmp_path):
 
     liar = lying(tmp_path, answer)
     asyncio.run(liar.ask_a_person())
-    assert len(liar.page.failures) == 3
+    assert len(liar.page.failures) == 3, liar.page.failures
 
 
 def test_the_tour_kills_only_a_child_of_its_own(tmp_path):
