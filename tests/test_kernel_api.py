@@ -88,12 +88,12 @@ async def fetch(i):
     await kernel.tool("get", i=i)
     await kernel.tool("get", i=i)
 async def main(input):
-    await asyncio.gather(fetch(0), fetch(1))
+    await asyncio.gather(fetch(0), fetch(1), kernel.sleep(1))
     await kernel.step("save", int)
 """
     labels = sorted(call[3] for call in lived(program).calls)
     assert labels == [
-        "main/fetch[0]/tool:get#0", "main/fetch[0]/tool:get#1", "main/fetch[1]/tool:get#0", "main/fetch[1]/tool:get#1", "main/step:save#0",
+        "main/fetch[0]/tool:get#0", "main/fetch[0]/tool:get#1", "main/fetch[1]/tool:get#0", "main/fetch[1]/tool:get#1", "main/sleep#0", "main/step:save#0",
     ]  # fmt: skip
 
 
@@ -345,6 +345,59 @@ async def main(input):
         "old.txt": "old more",
     }
     assert recorded["files"]["gone.txt"] is None
+
+
+def test_steps_told_to_run_together_work_one_at_a_time_and_have_their_own_files():
+    program = """
+import asyncio, os, time
+def work(i):
+    before = os.listdir(".")
+    open(f"f{i}", "w").write(str(i))
+    time.sleep(0.02)
+    return before
+async def main(input):
+    return await asyncio.gather(*[kernel.step("work", work, i) for i in range(5)])
+"""
+    run = host.Run(program)
+    run._start()
+    run.until_idle()
+    run.life.send(b"".join(host.frames.encode(host.frames.RUN, n) for n in (3, 0, 4, 1, 2)))
+    while len(run.results) < 5:
+        run._take()
+    assert list(run.results) == [3, 0, 4, 1, 2]
+    assert [result["ok"] for result in run.results.values()] == [[]] * 5
+    assert [list(result["files"]) for result in run.results.values()] == [[f"f{n}"] for n in run.results]
+    run.life.kill()
+
+
+def test_a_dropped_step_that_does_not_stop_is_killed_and_the_next_one_works():
+    program = """
+import asyncio, signal, time
+def stubborn():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    kernel.log("at work")
+    while True:
+        time.sleep(1)
+async def main(input):
+    try:
+        await asyncio.wait_for(kernel.step("stubborn", stubborn), 5)
+    except TimeoutError:
+        return await kernel.step("next", lambda: "worked")
+"""
+    run = host.Run(program)
+    run._start()
+    run.until_idle()
+    run.life.send(host.frames.encode(host.frames.RUN, 0))
+    while not run.notes:
+        run._take()
+    run.record("tick", at=5.0)
+    run.deliver()
+    run.until_idle()
+    run.execute(1)
+    run.deliver()
+    assert run.until_idle()
+    assert run.payload == {"output": "worked"}
+    run.life.close()
 
 
 def test_files_of_a_failed_step_are_put_back():

@@ -65,7 +65,7 @@ class Call(collections.abc.Coroutine[Any, Any, Any]):
         self._where = program.where(2)
         self._coroutine: Any = None
 
-    __name__ = property(lambda self: self._name)  # labels of tasks use it
+    is_call = True
 
     def _begun(self) -> Any:
         if self._coroutine is None:

@@ -158,13 +158,17 @@ class Loop(asyncio.BaseEventLoop):
     def create_task(self, coro: Any, *, name: str | None = None, context: Any = None, **options: Any) -> Task:  # type: ignore[override]
         self._check_closed()  # type: ignore[attr-defined]
         parent = self._runtime.current_task()
-        label = getattr(coro, "__name__", "task")
-        above = self._runtime.children if parent is None else parent.children
-        path = f"{'main' if parent is None else parent.path}/{label}[{above[label]}]"
-        above[label] += 1
+        path, above = ("main", self._runtime.children) if parent is None else (parent.path, parent.children)
         self._names["task"] += 1
         task = Task(coro, loop=self, name=name or f"Task-{self._names['task']}", context=context, **options)
-        task.path = path
+        if getattr(
+            coro, "is_call", False
+        ):  # a task that is one call only: the call has the label that it has without the task
+            task.path, task.children = path, above
+        else:
+            label = getattr(coro, "__name__", "task")
+            task.path = f"{path}/{label}[{above[label]}]"
+            above[label] += 1
         return task
 
     def set_task_factory(self, factory: Any) -> None:

@@ -6,10 +6,11 @@ parent writes them when the answer is delivered, so they appear at the same plac
 
 Guarantees
 1. The function sees the system's own clock and randomness, and cannot reach the kernel: its descriptor is closed.
-2. Retries and the timeout (of each attempt) happen inside the step: one call, one answer.
-3. Files created, changed or removed by a successful step are in its answer; a failed one leaves none (contents above 1 MiB a file and
+2. One step of a run is at work at a time, in the order in which the kernel said RUN.
+3. Retries and the timeout (of each attempt) happen inside the step: one call, one answer.
+4. Files created, changed or removed by a successful step are in its answer; a failed one leaves none (contents above 1 MiB a file and
    16 MiB in all are not kept for putting back).
-4. Whatever the function does to its process, the parent has an answer: `step.died` when it left without one.
+5. Whatever the function does to its process, the parent has an answer: `step.died` when it left without one.
 
     parent -> child   one byte: run
     child -> parent   NOTE frames, then one RESULT frame
@@ -20,6 +21,7 @@ If the parent dies: a child that waits sees the end of its socket and leaves; on
 
 import asyncio
 import base64
+import collections
 import inspect
 import os
 import signal
@@ -34,10 +36,12 @@ from typing import Any, NoReturn, Protocol
 from . import frames, program
 from .values import Error, encode
 
-__all__ = ["Quiet", "Retry", "Step", "flush_output", "restore"]
+__all__ = ["Quiet", "Retry", "Step", "Steps", "flush_output", "restore"]
 
 KEPT_FILE_BYTES_MAX = 1 << 20
 KEPT_BYTES_MAX = 16 << 20
+STOP_MS = 2000
+"""A process that was told to stop gets this long to put the files back."""
 
 
 class _Runtime(Protocol):
@@ -91,6 +95,60 @@ class Retry:
         return {name: getattr(self, name) for name in names}
 
 
+class Steps:
+    """The children of a runtime, of which one at a time is at work: what changed in the folder is then that one's doing."""
+
+    def __init__(self) -> None:
+        self.alive: dict[int, Step] = {}
+        """By descriptor, all that wait for their turn and the one at work."""
+        self._told: collections.deque[Step] = collections.deque()
+        self._at_work: Step | None = None
+
+    def fork(self, step: "Step", runtime: "_Runtime", ordinal: int) -> None:
+        step.fork(runtime, ordinal, list(self.alive.values()))
+        if step.fileno() >= 0:
+            self.alive[step.fileno()] = step
+
+    def run(self, step: "Step") -> list[frames.Frame]:
+        """RUN has come for `step`. Frames for the kernel."""
+        self._told.append(step)
+        return self._next()
+
+    def serve(self, descriptor: int) -> list[frames.Frame]:
+        """Its child has something to say. Frames for the kernel."""
+        step = self.alive[descriptor]
+        found = step.read()
+        if step.fileno() < 0:
+            del self.alive[descriptor]
+            if step is self._at_work:
+                self._at_work = None
+                found += self._next()
+        return found
+
+    def stop(self, step: "Step") -> None:
+        descriptor = step.fileno()
+        step.stop()
+        if step.fileno() < 0:
+            self.alive.pop(descriptor, None)
+
+    def patience_ms(self) -> int | None:
+        """How long to wait for the one at work, if nobody wants its outcome."""
+        return STOP_MS if self._at_work is not None and self._at_work.stopped else None
+
+    def lose_patience(self) -> None:
+        if self._at_work is not None and self._at_work.stopped:
+            self._at_work.signal(signal.SIGKILL)
+
+    def _next(self) -> list[frames.Frame]:
+        found: list[frames.Frame] = []
+        while self._at_work is None and self._told:
+            step = self._told.popleft()
+            if not step.stopped:
+                found += step.go()
+                self._at_work = step if step.at_work else None
+        return found
+
+
 class Step:
     def __init__(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], retry: Retry, timeout_s: float | None
@@ -103,8 +161,9 @@ class Step:
         self._pid = 0
         self._socket: socket.socket | None = None
         self._reader = frames.Reader(1 << 30)
-        self._running = False
         self._failure: Error | None = None
+        self.at_work = False
+        self.stopped = False
 
     # --- in the parent
 
@@ -140,47 +199,51 @@ class Step:
         return -1 if self._socket is None else self._socket.fileno()
 
     def go(self) -> list[frames.Frame]:
-        """RUN has come. Frames for the kernel, when the outcome is known already."""
+        """Its turn has come. Frames for the kernel, when the outcome is known already."""
         if self._failure is not None:
             return [self._failed(self._failure)]
-        if self._socket is not None and not self._running:
-            self._running = True
+        if self._socket is not None:
+            self.at_work = True
             with suppress(OSError):  # a child killed while it waited: `read` reports it
                 self._socket.send(b"!")
         return []
 
     def read(self) -> list[frames.Frame]:
         """Frames for the kernel; called when the descriptor is readable."""
-        if self._socket is None:
-            return []
+        assert self._socket is not None
         try:
             data = self._socket.recv(1 << 20)
         except OSError:
             data = b""
         found = list(self._reader.feed(data))
         if data and not any(frame.type == frames.RESULT for frame in found):
-            return found
+            return [] if self.stopped else found
         self._socket.close()
         self._socket = None
         status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
-        self._pid = 0
+        if self.stopped:
+            return []
         if not data:
             how = f"was killed by signal {-status}" if status < 0 else f"left with exit status {status}"
             self._failure = Error("step.died", f"the step's process {how} before its function returned")
-            return [self._failed(self._failure)] if self._running else []
+            return [self._failed(self._failure)] if self.at_work else []
         return found
 
     def stop(self) -> None:
-        """Nobody waits for the step: end its process, which puts the files back."""
-        if self._socket is not None:
+        """Nobody waits for the step. A process that is at work is told to put the files back; its end shows at the descriptor."""
+        if self._socket is None or self.stopped:
+            return
+        self.stopped = True
+        if self.at_work:
+            self.signal(signal.SIGTERM)
+        else:  # it waits for its turn: the end of its socket ends it
             self._socket.close()
             self._socket = None
-        if self._pid:
-            with suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGTERM)
             _leaving.append(self._pid)
-            self._pid = 0
-            _reap()
+
+    def signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, number)
 
     def _failed(self, error: Error) -> frames.Frame:
         return frames.Frame(frames.RESULT, self._ordinal, encode({"error": error.to_wire()}, "the error"))
@@ -302,7 +365,8 @@ class _Files:
         for path in self._differences():
             before = self._before.get(path)
             if before is None:
-                os.unlink(os.path.join(self._root, path))
+                with suppress(FileNotFoundError):  # a process of the function's own may still be at it
+                    os.unlink(os.path.join(self._root, path))
             elif before[1] is not None:
                 _write(os.path.join(self._root, path), before[1])
 

@@ -124,7 +124,7 @@ class Runtime:
         self._consumed = 0
         self._reported = 0
         self._recorded: int = start["recorded"]
-        self._answered_steps = [(int(a), int(b)) for a, b in start["answered_steps"]]
+        self._answered_steps = {n for first, last in start["answered_steps"] for n in range(first, last + 1)}
         self._calls_max: int = start["limits"]["calls_max"]
         self._open_max: int = start["limits"]["calls_open_max"]
         self._notes = 0
@@ -133,6 +133,7 @@ class Runtime:
         self._cleanup_calls = 0
         self._open: dict[int, Request] = {}
         self._open_steps = 0
+        self._steps = steps.Steps()
         self._waiting: collections.deque[Request] = collections.deque()
         self._waiting_steps: collections.deque[Request] = collections.deque()
         self._collecting = False
@@ -351,16 +352,15 @@ class Runtime:
         self._put(frames.encode(frames.CALL, ordinal, head + path + request.arguments))
         if request.step is not None:
             self._open_steps += 1
-            if not any(first <= ordinal <= last for first, last in self._answered_steps):
-                others = [other.step for other in self._open.values() if other.step is not None]
-                request.step.fork(self, ordinal, others)
+            if ordinal not in self._answered_steps:
+                self._steps.fork(request.step, self, ordinal)
 
     def _close(self, request: Request) -> None:
         assert request.ordinal is not None
         del self._open[request.ordinal]
         if request.step is not None:
             self._open_steps -= 1
-            request.step.stop()
+            self._steps.stop(request.step)
 
     def drop(self, request: Request) -> None:
         """Nobody waits for the answer any more."""
@@ -442,20 +442,16 @@ class Runtime:
     def _wait_readable(self) -> None:
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
-        running = (
-            {}
-            if not self._open_steps
-            else {
-                step.fileno(): step for r in self._open.values() if (step := r.step) is not None and step.fileno() >= 0
-            }
-        )
-        for descriptor in running:
+        for descriptor in self._steps.alive:
             poll.register(descriptor, select.POLLIN)
-        for descriptor, _ in poll.poll():
-            if descriptor in running:
-                self._pass_on(running[descriptor].read())
-            else:
+        ready = poll.poll(self._steps.patience_ms())
+        if not ready:
+            self._steps.lose_patience()
+        for descriptor, _ in ready:
+            if descriptor == self._sock.fileno():
                 self._read()
+            elif descriptor in self._steps.alive:
+                self._pass_on(self._steps.serve(descriptor))
 
     def _pass_on(self, found: Iterable[frames.Frame]) -> None:
         """Frames of a step's child: its notes get numbers of ours."""
@@ -479,7 +475,7 @@ class Runtime:
             elif frame.type == frames.RUN and frame.number in self._open:
                 step = self._open[frame.number].step
                 if step is not None:
-                    self._pass_on(step.go())
+                    self._pass_on(self._steps.run(step))
 
     def _flush(self) -> None:
         """Write everything, and go on reading meanwhile: the kernel may be writing to us with its own buffer full."""
@@ -506,7 +502,7 @@ class Runtime:
         self.speak()
         for request in self._open.values():
             if request.step is not None:
-                request.step.stop()
+                self._steps.stop(request.step)
         if self.warnings:
             payload["warnings"] = [warning[:500] for warning in self.warnings[:WARNINGS_MAX]]
         self._reported = max(self._reported, self._consumed)
