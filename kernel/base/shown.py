@@ -12,7 +12,7 @@ from typing import Any
 
 from .ports import rfc3339
 
-__all__ = ["base36", "clean", "dumps", "filled", "loads", "shown_step"]
+__all__ = ["base36", "clean", "dumps", "filled", "loads", "name_of", "shown_step"]
 
 SHOWN_BYTES_MAX = 2048
 """Of one value in a view; the whole one is what the program got."""
@@ -32,24 +32,25 @@ def _no_constant(name: str) -> Any:
 
 def shown_step(epoch: float, record: tuple[Any, ...]) -> dict[str, Any]:
     n, path, method, kind, args, attempts, started_t, t, value, effect = record
-    arguments = {} if args is None else _parsed(args)
     shown: Any = (
         _parsed(value) if len(value) <= SHOWN_BYTES_MAX else value[:SHOWN_BYTES_MAX].decode("utf8", "replace") + "..."
     )
     files = None
-    if method == "step" and isinstance(shown, dict):
+    if method == "step" and kind == "ok" and isinstance(shown, dict):
         files = sorted(shown.get("files") or {}) or None
         shown = shown.get("value")
     entry = filled(
-        n=n, path=path, kind=method, name=_name(method, arguments), status="completed" if kind == "ok" else "failed",
+        n=n, path=path, kind=method, name=name_of(method, args), status="completed" if kind == "ok" else "failed",
         attempts=attempts, started_at=rfc3339(epoch + started_t), ended_at=rfc3339(epoch + t), effect=effect, files=files,
     )  # fmt: skip
     entry["result" if kind == "ok" else "error"] = shown
     return entry
 
 
-def _name(method: str, arguments: Any) -> str:
-    named = arguments.get("name") if isinstance(arguments, dict) else None
+def name_of(method: str, arguments: bytes | None) -> str:
+    """What people call the call: the name of a step, skill or tool, else the method."""
+    given = None if arguments is None else _parsed(arguments)
+    named = given.get("name") if isinstance(given, dict) else None
     return named if isinstance(named, str) else method
 
 
