@@ -36,7 +36,7 @@ from .base.limits import Limits
 from .base.policy import Policy
 from .base.ports import LOCAL, Ports, rfc3339
 from .base.replay import PATH_VERSION
-from .base.shown import dumps, loads
+from .base.shown import dumps, loads, name_of
 from .base.store import Store, Transaction
 from .calls import CAPABILITIES, Calls
 from .flights import GuestCell, House
@@ -218,7 +218,8 @@ class Runs:
             return []
         return [
             {
-                "n": flight.call.n, "path": flight.call.path, "kind": flight.call.method, "name": flight.call.method, "status": "working",
+                "n": flight.call.n, "path": flight.call.path, "kind": flight.call.method, "status": "working",
+                "name": name_of(flight.call.method, flight.call.arguments),
                 "attempts": 1, "started_at": rfc3339(row.epoch + flight.started_t), "effect": flight.call.effect,
             }
             for flight in program.flights.open.values()
