@@ -260,9 +260,9 @@ class Journal:
         now = self._ports.clock.now()
         tx.execute(
             "INSERT INTO run(run_id, principal, name, program, code_hash, runtime, path_version, input, files, packages,"
-            " memory_mb, seed, epoch, budget, capabilities, parent_rid, idempotency_key, arguments_hash, status, parked, paused,"
+            " memory_mb, seed, epoch, budget, capabilities, parent_rid, idempotency_key, arguments_hash, status, detail, parked, paused,"
             " cancelled, consumed, lives, reruns, calls, tool_calls, cpu_s, created_at, updated_at)"
-            " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,'working',0,0,0,0,0,0,0,0,0,?,?)",
+            " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,'working','queued',0,0,0,0,0,0,0,0,0,?,?)",
             (
                 new.run_id, new.principal, new.name, new.program, hashlib.sha256(new.program.encode()).hexdigest(), new.runtime,
                 new.path_version, new.input, new.files, new.packages, new.memory_mb, new.seed, now, new.budget, new.capabilities,

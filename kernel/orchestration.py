@@ -31,7 +31,7 @@ from typing import Any, Literal
 
 from .base import budgets, items
 from .base.census import census
-from .base.errors import ArgumentError, Conflict, Denied, GuestError, KernelFault, LimitExceeded
+from .base.errors import ArgumentError, Conflict, Denied, GuestError, KernelFault, LimitExceeded, Overloaded
 from .base.limits import Limits
 from .base.policy import Policy
 from .base.ports import LOCAL, Ports, rfc3339
@@ -128,6 +128,10 @@ class Runs:
             principal, program=program, skill=skill, given={} if input is None else input, name=name, key=idempotency_key,
             budget=budgets.checked(budget), packages=packages, files=files, memory_mb=memory_mb,
         )  # fmt: skip
+        if self._places.load().waiting >= self._limits.queue_max:
+            raise Overloaded(
+                f"{self._limits.queue_max} runs wait for a place already. Try again in a second.", retry_after_s=1.0
+            )
         row, replayed = await self._store.write(lambda tx: self._journal.create_in(tx, new))
         if not replayed:
             self._begin(row)

@@ -34,7 +34,7 @@ from typing import Any
 
 from .base import budgets, payloads
 from .base import replay as r
-from .base.errors import GuestError, KernelError
+from .base.errors import GuestError, KernelError, Overloaded
 from .base.runclock import Alarm, RunClock
 from .base.store import Transaction
 from .cell import frames
@@ -152,7 +152,7 @@ class Program:
         if life is not None and delivery.dseq >= life.replay.sent and len(delivery.value) <= FRESH_BYTES_MAX:
             self._fresh[delivery.dseq] = delivery
         if call is not None and call.n not in self._answered:
-            self._answered[call.n] = call
+            self._answered[call.n] = call._replace(arguments=b"")  # what a later life compares with is the digest
             self._calls += 1
             self._tool_calls += counted
             if life is not None:
@@ -190,10 +190,11 @@ class Program:
             while True:
                 if self.pausing and not any(not flight.waits for flight in self.flights.open.values()):
                     return Fate.PAUSED
-                fate: Fate = await self._house.admit(self.row.principal, self._life)
+                fate = await self._in_its_place()
                 match fate:
                     case Fate.PARKED:
-                        await self._parked()
+                        if await self._parked() is Fate.ENDED:
+                            return Fate.ENDED
                     case Fate.LOST:
                         await self._house.ports.clock.sleep(BACKOFF_S[min(self._losses, len(BACKOFF_S)) - 1])
                     case Fate.SICK if sick < self._house.limits.reruns_max:
@@ -206,16 +207,28 @@ class Program:
                 self.flights.forget(n)
             self._alarm.stop()
 
-    async def _parked(self) -> None:
+    async def _in_its_place(self) -> Fate:
+        """One life, when a place for it is free."""
+        while True:
+            try:
+                fate: Fate = await self._house.admit(self.row.principal, self._life)
+                return fate
+            except Overloaded as error:  # many runs are recovered at once
+                await self._house.ports.clock.sleep(error.retry_after_s)
+
+    async def _parked(self) -> Fate | None:
         """No process; flights go on. Until there is something for the program, or its own timer is due."""
+        wall_s = self.budget.get("wall_s", math.inf)
         while self._committed <= self._consumed and not (self.cancelling or self.pausing or self._stirred):
             if self._guest_timer is not None and self.t() >= self._guest_timer:
                 await self._tick(self._guest_timer)
                 continue
-            if self._guest_timer is not None:
-                self._wake_at(self._guest_timer - self.t())
+            if self.t() >= wall_s:
+                return await self._used_up()
+            self._wake_at(min(math.inf if self._guest_timer is None else self._guest_timer, wall_s) - self.t())
             self._poked.clear()
             await self._poked.wait()
+        return None
 
     async def _life(self) -> Fate:
         self._sick, self._stirred = None, False
@@ -422,9 +435,7 @@ class Program:
             return Fate.PAUSED
         left = self.budget.get("wall_s", math.inf) - self.t()
         if left <= 0:
-            return await self._fail(
-                "budget.exceeded", f"The run's budget of wall_s is used up: {self.budget['wall_s']:g}.", detail="budget"
-            )
+            return await self._used_up()
         self._wake_at(left)
         idle = life.idle
         if idle is None or idle.consumed != life.replay.sent:
@@ -461,7 +472,10 @@ class Program:
         if not self.flights.open and idle.timer is None:
             lost = r.Diverged(life.replay.made - 1, None)
             return await self._diverge(life, lost) if life.replay.made else Fate.LOST
-        due_t = min([math.inf if idle.timer is None else idle.timer, *(f.due_t for f in self.flights.open.values())])
+        ends_t = self.budget.get("wall_s", math.inf)
+        due_t = min(
+            [ends_t, math.inf if idle.timer is None else idle.timer, *(f.due_t for f in self.flights.open.values())]
+        )
         if idle.timer is not None:
             self._wake_at(idle.timer - t)
         if (
@@ -589,6 +603,10 @@ class Program:
             error["stopped_by"] = stopped_by
         return await self._end(self._life_now, status="failed", error=error, detail=detail)
 
+    async def _used_up(self) -> Fate:
+        text = f"The run's budget of wall_s is used up: {self.budget['wall_s']:g}."
+        return await self._fail("budget.exceeded", text, detail="budget")
+
     async def _broken(self, reason: str) -> Fate:
         return await self._fail(
             "guest.protocol", f"The program broke the rules of its channel: {reason}. It was ended."
@@ -645,7 +663,7 @@ class Program:
         def unit(tx: Transaction) -> None:
             recorded = journal.recorded_call(tx, self.rid, diverged.n) or ("a call in flight", "", None)
             text = r.divergence_text(
-                diverged=diverged, recorded=recorded, consumed=life.replay.consumed,
+                diverged=diverged, recorded=recorded, answered=life.replay.answered_before(diverged.n),
                 runtime_changed=self.row.runtime != house.runtime or self.row.path_version != r.PATH_VERSION,
             )  # fmt: skip
             call = diverged.found or r.Made(diverged.n, recorded[0], "at_least_once", recorded[1], b"", b"")

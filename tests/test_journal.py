@@ -169,7 +169,7 @@ def test_a_run_needs_input_exactly_while_an_item_of_it_waits(tmp_path):
         return seen
 
     assert journaled(tmp_path, act) == [
-        ("working", None),
+        ("working", "queued"),
         ("input_required", "in_doubt"),
         ("input_required", None),
         ("working", None),

@@ -443,3 +443,42 @@ def test_a_call_that_cannot_be_is_an_error_in_the_program(tmp_path, call, code):
     found, fault = seen["output"]
     assert code is None or found == code
     assert fault == "caller"
+
+
+SKILL = """---
+name: shouting
+description: Says a text loudly. Use it when something must be heard.
+---
+Run scripts/shout.py with the text on standard input.
+"""
+
+
+def test_a_skill_is_a_step_of_a_program_and_a_run_of_its_own(tmp_path):
+    skill = tmp_path / "s" / "skills" / "shouting"
+    (skill / "scripts").mkdir(parents=True)
+    (tmp_path / "s").chmod(0o700)
+    (skill / "SKILL.md").write_text(SKILL)
+    (skill / "scripts" / "shout.py").write_text(
+        "import json, sys\nprint(json.load(sys.stdin)['text'].upper(), *sys.argv[1:])\n"
+    )
+
+    async def act(k):
+        seen = await ran(k, "r = await kernel.skill('shouting', text='ho', args=['!'])\nreturn [r.exit_code, r.stdout]")
+        whole = await k.runs.start(skill="shouting/scripts/shout.py", input={"text": "hey"})
+        return seen, (await whole.result())["stdout"]
+
+    seen, out = opened(tmp_path / "s", act)
+    assert seen["output"] == [0, "HO !\n"], seen
+    assert out == "HEY\n"
+
+
+def test_a_budget_of_time_ends_a_run_that_only_waits(tmp_path):
+    async def act(k):
+        handle = await k.runs.start(program("await kernel.approve('?')"), budget={"wall_s": 0.6})
+        first = await rested(k, handle.id)
+        return first, await until(k, handle.id, lambda v: v["status"] == "failed"), list(await k.runs.items())
+
+    first, last, items = opened(tmp_path / "s", act, limits={"park_after_s": 0.1})
+    assert first["status"] == "input_required"
+    assert last["error"]["code"] == "budget.exceeded"
+    assert items == []

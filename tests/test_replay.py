@@ -223,7 +223,7 @@ def test_the_report_of_a_divergence_shows_both_calls():
     text = r.divergence_text(
         diverged=r.Diverged(5, r.Made(5, "tool", "at_least_once", "main/p", b'{"v":2}', b"")),
         recorded=("tool", "main/p#0", b'{"v":1}'),
-        consumed=4,
+        answered=4,
         runtime_changed=False,
     )
     assert "call 5 (main/p#0), after 4 recorded answers" in text

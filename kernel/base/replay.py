@@ -209,6 +209,10 @@ class Replay:
         if n in self._calls:
             self._move(n, "settle")
 
+    def answered_before(self, n: int) -> int:
+        """How many calls before call `n` have a recorded answer."""
+        return sum(m < n and known.settled for m, known in self._expected.items())
+
     def state(self, n: int) -> CallState | None:
         return self._calls.get(n)
 
@@ -347,12 +351,12 @@ def digest_of(arguments: bytes) -> bytes:
 
 
 def divergence_text(
-    *, diverged: Diverged, recorded: tuple[str, str, bytes | None], consumed: int, runtime_changed: bool
+    *, diverged: Diverged, recorded: tuple[str, str, bytes | None], answered: int, runtime_changed: bool
 ) -> str:
     """The report of a divergence. `recorded` is (method, path, arguments or None when they were too long to be kept)."""
     method, path, arguments = recorded
     found = diverged.found
-    where = f"Replay differs at call {diverged.n} ({path}), after {consumed} recorded answers."
+    where = f"Replay differs at call {diverged.n} ({path}), after {answered} recorded answers."
     was = f"Recorded: {method} {shown(arguments)}."
     if found is None:
         now, first = "Now: the program does not make this call.", ""
