@@ -208,7 +208,7 @@ class Store:
     async def _commit(self, batch: list[_Pending]) -> None:
         try:
             if self._writer is None:
-                self._writer = await _open(self.folder / "kernel.db", self._version)
+                self._writer = await _open(self.folder / "kernel.db", self._version, self._limits)
             outcomes = await _on_thread(self._writer, lambda db: self._run_batch(db, batch))
         except (sqlite3.Error, OSError, HostError) as error:
             failure = error if isinstance(error, KernelError) else _explained(error, self.folder)
@@ -251,12 +251,12 @@ class Store:
 
     async def _between_batches(self, act: Callable[[Transaction], T]) -> T:
         if self._writer is None:
-            self._writer = await _open(self.folder / "kernel.db", self._version)
+            self._writer = await _open(self.folder / "kernel.db", self._version, self._limits)
         return await _on_thread(self._writer, act)
 
     async def _connect(self) -> None:
-        self._writer = await _open(self.folder / "kernel.db", self._version)
-        self._reader = await _open(self.folder / "kernel.db", self._version)
+        self._writer = await _open(self.folder / "kernel.db", self._version, self._limits)
+        self._reader = await _open(self.folder / "kernel.db", self._version, self._limits)
         await _on_thread(self._reader, lambda db: db.execute("PRAGMA query_only=1"))
 
     async def _drop_writer(self) -> None:
@@ -392,7 +392,7 @@ def _migrate(path: Path, scripts: Mapping[int, str]) -> None:
         raise _explained(error, path.parent) from error
 
 
-async def _open(path: Path, version: int) -> aiosqlite.Connection:
+async def _open(path: Path, version: int, limits: Limits) -> aiosqlite.Connection:
     connection = await aiosqlite.connect(path, isolation_level=None)
 
     def prepare(db: sqlite3.Connection) -> None:
@@ -401,6 +401,9 @@ async def _open(path: Path, version: int) -> aiosqlite.Connection:
         db.execute("PRAGMA fullfsync=1")  # macOS: a plain fsync stops at the drive's cache
         db.execute("PRAGMA checkpoint_fullfsync=1")
         db.execute("PRAGMA wal_autocheckpoint=0")  # the writer does it between batches, where nobody waits
+        db.execute(
+            f"PRAGMA journal_size_limit={limits.wal_bytes_checkpoint}"
+        )  # a log that began anew must be seen to be short
         db.execute("PRAGMA secure_delete=ON")  # erased memories leave no bytes in free pages
         db.execute("PRAGMA foreign_keys=ON")
         db.execute("PRAGMA busy_timeout=5000")
