@@ -47,7 +47,7 @@ from .base.limits import Limits
 from .base.notes import Block
 from .base.pages import Cursor, fitting, mark_of, resumed, share, weight
 from .base.ports import LOCAL, Ports, rfc3339
-from .base.ranking import Place
+from .base.ranking import Place, Text
 from .base.store import Migrations, Store, Transaction
 
 __all__ = [
@@ -219,9 +219,22 @@ class Memory:
             raise LimitExceeded(
                 "memory.full", f"{self._limits.memory_rows_max} memories are kept at most. Erase what is not needed."
             )
-        return [self._add_one(tx, item, author) for item in parsed]
+        # All the searches come before the first insert: one after it would write the index's pending words out as a segment.
+        stored = [_lookalikes(tx, author.principal, item.text) for item in parsed]
+        batch: list[Text] = []
+        ended: set[str] = set()
+        added = []
+        for item, others in zip(parsed, stored, strict=True):
+            one = self._add_one(
+                tx, item, [other for other in (*reversed(batch), *others) if other.id not in ended], author
+            )
+            added.append(one)
+            ended.update(one.superseded)
+            if not one.duplicate:
+                batch.append(Text.of(one.id, item.text))
+        return added
 
-    def _add_one(self, tx: Transaction, item: Item, author: _Author) -> Added:
+    def _add_one(self, tx: Transaction, item: Item, others: Sequence[Text], author: _Author) -> Added:
         live, _ = _scopes(author.principal)
         digest = _digest(item)
         equal = tx.execute(
@@ -231,7 +244,6 @@ class Memory:
         if equal is not None:
             _confirm(tx, equal, item, author)
             return Added(equal[1], duplicate=True, superseded=(), similar=())
-        similar = _similar(tx, live, item)
         valid_from = author.now if item.time is None else item.time
         ended = [_row_of(tx, author.principal, old) for old in item.supersedes]
         later = None
@@ -249,7 +261,11 @@ class Memory:
             _close(tx, author, row, valid_to=max(valid_from, row.valid_from), by=new_id)
         if later is not None:
             _close(tx, author, new, valid_to=later.valid_from, by=later.id)
-        return Added(new_id, False, tuple(superseded), tuple(s for s in similar if s.id not in superseded))  # noqa: FBT003
+        alike = ranking.near_duplicates(
+            Text.of(new_id, item.text), (other for other in others if other.id not in superseded)
+        )
+        similar = tuple(Similar(other.id, other.text[:200], round(score, 2)) for other, score in alike)
+        return Added(new_id, duplicate=False, superseded=tuple(superseded), similar=similar)
 
     # --- search
 
@@ -526,26 +542,18 @@ def _log(tx: Transaction, author: _Author, op: str, what: str) -> None:
     )
 
 
-def _similar(tx: Transaction, live: str, item: Item) -> tuple[Similar, ...]:
-    """Live texts that share at least half of their words with the new one; the three closest of the newest few candidates.
-
-    A near-duplicate shares the rarest words, and the longest are likely to be them: two of the four longest must be there.
-    """
-    words = ranking.words_of(item.text[:1000])
-    terms = sorted(ranking.search_terms(item.text[:1000]), key=len, reverse=True)[:4]
-    if not terms:
-        return ()
-    if len(terms) < 4:
-        match = ranking.any_of(terms)
-    else:
-        match = " OR ".join(f'("{a}" AND "{b}")' for i, a in enumerate(terms) for b in terms[i + 1 :])
+def _lookalikes(tx: Transaction, principal: str, text: str) -> list[Text]:
+    """The newest few live texts that have rare words in common with this one."""
+    live, _ = _scopes(principal)
+    match = ranking.some_of(ranking.rare_terms(text))
+    if not match:
+        return []
     rows = tx.execute(
         "SELECT m.id, substr(m.text, 1, 1000) FROM memory_fts f CROSS JOIN memory m ON m.n=f.rowid"
         " WHERE memory_fts MATCH ? AND m.scope=? ORDER BY f.rowid DESC LIMIT 12",
         (f'scope : "{live}" AND text : ({match})', live),
-    ).fetchall()
-    scored = [Similar(i, text[:200], round(ranking.alike(words, ranking.words_of(text)), 2)) for i, text in rows]
-    return tuple(sorted((s for s in scored if s.score >= 0.5), key=lambda s: -s.score)[:3])
+    )
+    return [Text.of(*row) for row in rows]
 
 
 # --- reading

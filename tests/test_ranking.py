@@ -5,7 +5,18 @@ import sqlite3
 import pytest
 from agent_kernel.base.errors import ArgumentError
 from agent_kernel.base.pages import Cursor, fitting, mark_of, resumed, share
-from agent_kernel.base.ranking import Place, alike, any_of, excerpt, order, search_terms, words_of
+from agent_kernel.base.ranking import (
+    Place,
+    Text,
+    any_of,
+    excerpt,
+    near_duplicates,
+    order,
+    rare_terms,
+    search_terms,
+    some_of,
+    words_of,
+)
 
 
 def talk(*sizes, conversation="c"):
@@ -67,10 +78,21 @@ def test_every_question_makes_a_valid_expression():
     db.close()
 
 
-def test_words_and_their_overlap():
+def test_words_are_lower_case_without_repetition():
     assert words_of("Tea_time: tea, TEA!") == ["tea", "time"]
-    assert alike(["a", "b", "c"], ["b", "c", "d"]) == 0.5
-    assert alike([], []) == 0.0
+
+
+def test_near_duplicates_share_half_of_their_words_and_two_of_the_rarest():
+    new = Text.of("n", "the boiler was serviced by Hansen yesterday")
+    others = {
+        "a": "the boiler was serviced by Petersen yesterday", "b": "the boiler was serviced by Hansen", "c": "the cat was by the sea",
+        "d": "the was by", "e": "",
+    }  # fmt: skip
+    assert rare_terms(new.text) == ["yesterday", "serviced", "boiler", "hansen"]
+    found = near_duplicates(new, [Text.of(name, text) for name, text in others.items()])
+    assert [(other.id, round(score, 2)) for other, score in found] == [("b", 0.86), ("a", 0.75)]
+    assert some_of(["aa", "b"]) == '"aa" OR "b"'
+    assert some_of(["a", "b", "c", "d"]).count("AND") == 6
 
 
 def test_an_excerpt_keeps_head_and_tail_and_counts_what_is_missing():

@@ -18,11 +18,14 @@ Guarantees
 Not here: what may be seen (memory.py), where the numbers were tuned (docs/DECISIONS.md).
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-__all__ = ["POOL", "Place", "alike", "any_of", "excerpt", "order", "search_terms", "words_of"]
+__all__ = [
+    "POOL", "Place", "Text", "any_of", "excerpt", "near_duplicates", "order", "rare_terms", "search_terms", "some_of", "words_of",
+]  # fmt: skip
 
 NEIGHBOUR = 0.3
 CONVERSATION = 0.2
@@ -32,6 +35,9 @@ POOL = 100
 """Best hits whose neighbourhood is looked at. Twice or half as many change recall by less than .005."""
 TERMS_MAX = 48
 """Of one question. Each term costs a walk through its list of occurrences; longer questions are pasted documents."""
+LIKENESS_CHARS = 1000
+LIKENESS_MIN = 0.5
+RARE_TERMS = 4
 
 WORD = re.compile(r"[^\W_]+")
 STOP_WORDS = frozenset(
@@ -93,10 +99,40 @@ def order(own: Mapping[int, float], places: Mapping[int, Place]) -> list[tuple[i
     return scored
 
 
-def alike(a: Sequence[str], b: Sequence[str]) -> float:
-    """Share of words that two texts have in common (Jaccard), 0 to 1."""
-    first, second = set(a), set(b)
-    return len(first & second) / len(first | second) if first and second else 0.0
+class Text(NamedTuple):
+    """A stored text and its words, as far as they matter for likeness."""
+
+    id: str
+    text: str
+    words: frozenset[str]
+
+    @staticmethod
+    def of(text_id: str, text: str) -> "Text":
+        return Text(text_id, text, frozenset(words_of(text[:LIKENESS_CHARS])))
+
+
+def rare_terms(text: str) -> list[str]:
+    """The longest words, which are likely to be the rarest: a near-duplicate has at least two of them."""
+    return sorted(search_terms(text[:LIKENESS_CHARS]), key=len, reverse=True)[:RARE_TERMS]
+
+
+def some_of(terms: Sequence[str]) -> str:
+    """An FTS5 expression for texts that have two of the terms, or one where there are too few to ask for two."""
+    if len(terms) < RARE_TERMS:
+        return any_of(terms)
+    return " OR ".join(f'("{a}" AND "{b}")' for a, b in itertools.combinations(terms, 2))
+
+
+def near_duplicates(new: Text, others: Iterable[Text]) -> list[tuple[Text, float]]:
+    """The three of `others` that share most words with `new`, at least half of all (Jaccard); equal ones in the given order."""
+    terms = rare_terms(new.text)
+    needed = 2 if len(terms) == RARE_TERMS else 1
+    shares = [
+        (other, len(new.words & other.words) / len(new.words | other.words))
+        for other in others
+        if sum(term in other.words for term in terms) >= needed
+    ]
+    return sorted((pair for pair in shares if pair[1] >= LIKENESS_MIN), key=lambda pair: -pair[1])[:3]
 
 
 def excerpt(text: str, size: int, whole: str) -> str:
