@@ -31,6 +31,7 @@ bytes may still lie in the WAL; the next open folds the WAL into the file, where
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -220,21 +221,21 @@ class Memory:
                 "memory.full", f"{self._limits.memory_rows_max} memories are kept at most. Erase what is not needed."
             )
         # All the searches come before the first insert: one after it would write the index's pending words out as a segment.
-        stored = [_lookalikes(tx, author.principal, item.text) for item in parsed]
+        texts = [Text.of("", item.text) for item in parsed]
+        stored = [_lookalikes(tx, author.principal, text) for text in texts]
         batch: list[Text] = []
         ended: set[str] = set()
         added = []
-        for item, others in zip(parsed, stored, strict=True):
-            one = self._add_one(
-                tx, item, [other for other in (*reversed(batch), *others) if other.id not in ended], author
-            )
+        for item, text, others in zip(parsed, texts, stored, strict=True):
+            live = [other for other in (*reversed(batch), *others) if other.id not in ended]
+            one = self._add_one(tx, item, text, live, author)
             added.append(one)
             ended.update(one.superseded)
             if not one.duplicate:
-                batch.append(Text.of(one.id, item.text))
+                batch.append(text._replace(id=one.id))
         return added
 
-    def _add_one(self, tx: Transaction, item: Item, others: Sequence[Text], author: _Author) -> Added:
+    def _add_one(self, tx: Transaction, item: Item, text: Text, others: Sequence[Text], author: _Author) -> Added:
         live, _ = _scopes(author.principal)
         digest = _digest(item)
         equal = tx.execute(
@@ -261,9 +262,7 @@ class Memory:
             _close(tx, author, row, valid_to=max(valid_from, row.valid_from), by=new_id)
         if later is not None:
             _close(tx, author, new, valid_to=later.valid_from, by=later.id)
-        alike = ranking.near_duplicates(
-            Text.of(new_id, item.text), (other for other in others if other.id not in superseded)
-        )
+        alike = ranking.near_duplicates(text, (other for other in others if other.id not in superseded))
         similar = tuple(Similar(other.id, other.text[:200], round(score, 2)) for other, score in alike)
         return Added(new_id, duplicate=False, superseded=tuple(superseded), similar=similar)
 
@@ -403,6 +402,7 @@ class Memory:
 # --- writing rows
 
 
+@functools.lru_cache(maxsize=1024)
 def _scopes(principal: str) -> tuple[str, str]:
     """The index terms of a principal's live items and of its history. Digits, because the stemmer leaves those alone."""
     number = int.from_bytes(hashlib.sha256(principal.encode("utf8", "surrogatepass")).digest()) % 10**24
@@ -542,15 +542,15 @@ def _log(tx: Transaction, author: _Author, op: str, what: str) -> None:
     )
 
 
-def _lookalikes(tx: Transaction, principal: str, text: str) -> list[Text]:
+def _lookalikes(tx: Transaction, principal: str, text: Text) -> list[Text]:
     """The newest few live texts that have rare words in common with this one."""
     live, _ = _scopes(principal)
-    match = ranking.some_of(ranking.rare_terms(text))
+    match = ranking.some_of(text.rare())
     if not match:
         return []
     rows = tx.execute(
-        "SELECT m.id, substr(m.text, 1, 1000) FROM memory_fts f CROSS JOIN memory m ON m.n=f.rowid"
-        " WHERE memory_fts MATCH ? AND m.scope=? ORDER BY f.rowid DESC LIMIT 12",
+        "SELECT m.id, substr(m.text, 1, 500) FROM memory_fts f CROSS JOIN memory m ON m.n=f.rowid"
+        " WHERE memory_fts MATCH ? AND m.scope=? ORDER BY f.rowid DESC LIMIT 10",
         (f'scope : "{live}" AND text : ({match})', live),
     )
     return [Text.of(*row) for row in rows]

@@ -12,7 +12,6 @@ from agent_kernel.base.ranking import (
     excerpt,
     near_duplicates,
     order,
-    rare_terms,
     search_terms,
     some_of,
     words_of,
@@ -88,7 +87,7 @@ def test_near_duplicates_share_half_of_their_words_and_two_of_the_rarest():
         "a": "the boiler was serviced by Petersen yesterday", "b": "the boiler was serviced by Hansen", "c": "the cat was by the sea",
         "d": "the was by", "e": "",
     }  # fmt: skip
-    assert rare_terms(new.text) == ["yesterday", "serviced", "boiler", "hansen"]
+    assert new.rare() == ["yesterday", "serviced", "boiler", "hansen"]
     found = near_duplicates(new, [Text.of(name, text) for name, text in others.items()])
     assert [(other.id, round(score, 2)) for other, score in found] == [("b", 0.86), ("a", 0.75)]
     assert some_of(["aa", "b"]) == '"aa" OR "b"'

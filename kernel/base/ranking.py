@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 __all__ = [
-    "POOL", "Place", "Text", "any_of", "excerpt", "near_duplicates", "order", "rare_terms", "search_terms", "some_of", "words_of",
+    "POOL", "Place", "Text", "any_of", "excerpt", "near_duplicates", "order", "search_terms", "some_of", "words_of",
 ]  # fmt: skip
 
 NEIGHBOUR = 0.3
@@ -35,7 +35,7 @@ POOL = 100
 """Best hits whose neighbourhood is looked at. Twice or half as many change recall by less than .005."""
 TERMS_MAX = 48
 """Of one question. Each term costs a walk through its list of occurrences; longer questions are pasted documents."""
-LIKENESS_CHARS = 1000
+LIKENESS_CHARS = 500
 LIKENESS_MIN = 0.5
 RARE_TERMS = 4
 
@@ -100,7 +100,7 @@ def order(own: Mapping[int, float], places: Mapping[int, Place]) -> list[tuple[i
 
 
 class Text(NamedTuple):
-    """A stored text and its words, as far as they matter for likeness."""
+    """A text, and its words as far as they matter for likeness."""
 
     id: str
     text: str
@@ -108,12 +108,11 @@ class Text(NamedTuple):
 
     @staticmethod
     def of(text_id: str, text: str) -> "Text":
-        return Text(text_id, text, frozenset(words_of(text[:LIKENESS_CHARS])))
+        return Text(text_id, text, frozenset(WORD.findall(text[:LIKENESS_CHARS].lower())))
 
-
-def rare_terms(text: str) -> list[str]:
-    """The longest words, which are likely to be the rarest: a near-duplicate has at least two of them."""
-    return sorted(search_terms(text[:LIKENESS_CHARS]), key=len, reverse=True)[:RARE_TERMS]
+    def rare(self) -> list[str]:
+        """The longest words, which are likely to be the rarest: a near-duplicate has at least two of them."""
+        return sorted(self.words - STOP_WORDS or self.words, key=lambda word: (-len(word), word))[:RARE_TERMS]
 
 
 def some_of(terms: Sequence[str]) -> str:
@@ -125,12 +124,12 @@ def some_of(terms: Sequence[str]) -> str:
 
 def near_duplicates(new: Text, others: Iterable[Text]) -> list[tuple[Text, float]]:
     """The three of `others` that share most words with `new`, at least half of all (Jaccard); equal ones in the given order."""
-    terms = rare_terms(new.text)
+    terms = frozenset(new.rare())
     needed = 2 if len(terms) == RARE_TERMS else 1
     shares = [
         (other, len(new.words & other.words) / len(new.words | other.words))
         for other in others
-        if sum(term in other.words for term in terms) >= needed
+        if len(terms & other.words) >= needed
     ]
     return sorted((pair for pair in shares if pair[1] >= LIKENESS_MIN), key=lambda pair: -pair[1])[:3]
 
