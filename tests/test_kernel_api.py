@@ -347,13 +347,12 @@ async def main(input):
     assert recorded["files"]["gone.txt"] is None
 
 
-def test_steps_told_to_run_together_work_one_at_a_time_and_have_their_own_files():
+def test_steps_that_run_side_by_side_have_their_own_files():
     program = """
 import asyncio, os, time
 def work(i):
     before = os.listdir(".")
     open(f"f{i}", "w").write(str(i))
-    time.sleep(0.02)
     return before
 async def main(input):
     return await asyncio.gather(*[kernel.step("work", work, i) for i in range(5)])
@@ -364,43 +363,66 @@ async def main(input):
     run.life.send(b"".join(host.frames.encode(host.frames.RUN, n) for n in (3, 0, 4, 1, 2)))
     while len(run.results) < 5:
         run._take()
-    assert list(run.results) == [3, 0, 4, 1, 2]
     assert [result["ok"] for result in run.results.values()] == [[]] * 5
     assert [list(result["files"]) for result in run.results.values()] == [[f"f{n}"] for n in run.results]
     run.life.kill()
 
 
-def test_a_dropped_step_that_does_not_stop_is_killed_and_the_next_one_works():
+def test_files_that_the_program_writes_beside_a_step_are_the_programs():
     program = """
-import asyncio, signal, time
-def stubborn():
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    kernel.log("at work")
-    while True:
-        time.sleep(1)
+import asyncio, os
+def work():
+    open("step", "w").write("s")
+    kernel.log("written")
+    while not os.path.exists(flag):
+        os.sched_yield()
+async def beside():
+    await kernel.tool("t")
+    open("main", "w").write("m")
+    open(flag, "w").close()
 async def main(input):
-    try:
-        await asyncio.wait_for(kernel.step("stubborn", stubborn), 5)
-    except TimeoutError:
-        return await kernel.step("next", lambda: "worked")
+    global flag
+    flag = os.path.abspath("flag")
+    await asyncio.gather(kernel.step("work", work), beside())
+    os.unlink(flag)
+    return sorted(os.listdir("."))
 """
     run = host.Run(program)
     run._start()
     run.until_idle()
-    run.life.send(host.frames.encode(host.frames.RUN, 0))
+    tool, step = (0, 1) if run.calls[0][0] == "tool" else (1, 0)
+    run.life.send(host.frames.encode(host.frames.RUN, step))
     while not run.notes:
         run._take()
-    run.record("tick", at=5.0)
+    run.execute(tool)
     run.deliver()
-    run.until_idle()
-    run.execute(1)
+    while step not in run.results:
+        run._take()
+    run.execute(step)
     run.deliver()
     assert run.until_idle()
-    assert run.payload == {"output": "worked"}
-    run.life.close()
+    assert run.payload == {"output": ["main", "step"]}
+    assert list(json.loads(run.deliveries[1][3])["files"]) == ["step"]
+    run.life.kill()
 
 
-def test_files_of_a_failed_step_are_put_back():
+def test_a_step_that_writes_to_the_runs_folder_by_its_absolute_path_is_refused():
+    program = """
+import os
+async def main(input):
+    here, out = os.getcwd(), []
+    open("big", "w").write("x" * 3_000_000)
+    for work in (lambda: open(here + "/a", "w"), lambda: os.mkdir(here + "/d"), lambda: open("big", "a"), lambda: len(open("big").read())):
+        try:
+            out.append(await kernel.step("work", work))
+        except kernel.Error as error:
+            out.append(error.code)
+    return [out, os.listdir(".")]
+"""
+    assert output(program) == [["step.path", "step.path", "step.path", 3_000_000], ["big"]]
+
+
+def test_files_of_a_failed_step_are_as_before():
     program = """
 import os
 def work():
@@ -570,12 +592,15 @@ async def main(input):
     assert run.notes == [{"log": "before"}, {"log": "inside 1"}, {"progress": [1, 2, "half"]}]
 
 
-def test_a_dropped_step_ends_its_process_and_puts_the_files_back():
+def test_a_dropped_step_ends_with_its_processes_and_leaves_no_files():
     program = """
-import asyncio, os, time
+import asyncio, os, signal, time
 def work():
     open("half", "w").write("x")
+    import subprocess
+    subprocess.Popen(["sleep", "600"])
     kernel.log("wrote")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(600)
 async def main(input):
     try:

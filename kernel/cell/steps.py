@@ -1,32 +1,38 @@
 """Step functions: each runs once, in a forked child, and leaves behind its return value and the files it changed.
 
-The child is forked at the call, so the function sees the variables of that moment, and waits until the kernel says RUN. What it changes
-in memory dies with it, live as in a replay, where there is no child at all. Files are put back as they were when the function ends; the
-parent writes them when the answer is delivered, so they appear at the same place of the program in every life.
+The child is forked at the call and works in a copy of the folder, so the function sees the variables and the files of that moment; then
+it waits until the kernel says RUN. What it changes in memory and in its copy dies with it, live as in a replay, where there is no child at
+all. The parent writes the changed files when the answer is delivered: they appear at the same place of the program in every life, and
+steps that run side by side do not see each other's.
 
 Guarantees
 1. The function sees the system's own clock and randomness, and cannot reach the kernel: its descriptor is closed.
-2. One step of a run is at work at a time, in the order in which the kernel said RUN.
-3. Retries and the timeout (of each attempt) happen inside the step: one call, one answer.
-4. Files created, changed or removed by a successful step are in its answer; a failed one leaves none (contents above 1 MiB a file and
-   16 MiB in all are not kept for putting back).
-5. Whatever the function does to its process, the parent has an answer: `step.died` when it left without one.
+2. Retries and the timeout (of each attempt) happen inside the step: one call, one answer.
+3. Files created, changed or removed by a successful step are in its answer; a failed or dropped one leaves none.
+4. Whatever the function does to its process, the parent has an answer: `step.died` when it left without one.
+5. A step that is dropped ends with all processes of its group.
 
-    parent -> child   one byte: run
-    child -> parent   NOTE frames, then one RESULT frame
+    child  -> parent   the copy's path and a line end, when it is made
+    parent -> child    one byte: run
+    child  -> parent   NOTE frames, then one RESULT frame
 
+Files above COPIED_BYTES_MAX are links to the run's own and only to be read: an answer could not hold them. Python code that opens the
+run's folder for writing by its absolute path is refused (an audit hook: it catches mistakes, not malice).
 Not here: modes, links and empty folders made by a step; who decides when a step runs (the kernel). Standard library only.
 If the parent dies: a child that waits sees the end of its socket and leaves; one that runs finishes into the void.
 """
 
 import asyncio
 import base64
-import collections
+import hashlib
 import inspect
 import os
+import shutil
 import signal
 import socket
+import stat
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable
@@ -36,12 +42,10 @@ from typing import Any, NoReturn, Protocol
 from . import frames, program
 from .values import Error, encode
 
-__all__ = ["Quiet", "Retry", "Step", "Steps", "flush_output", "restore"]
+__all__ = ["Quiet", "Retry", "Step", "flush_output", "restore"]
 
-KEPT_FILE_BYTES_MAX = 1 << 20
-KEPT_BYTES_MAX = 16 << 20
-STOP_MS = 2000
-"""A process that was told to stop gets this long to put the files back."""
+COPIED_BYTES_MAX = 2 << 20
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class _Runtime(Protocol):
@@ -95,60 +99,6 @@ class Retry:
         return {name: getattr(self, name) for name in names}
 
 
-class Steps:
-    """The children of a runtime, of which one at a time is at work: what changed in the folder is then that one's doing."""
-
-    def __init__(self) -> None:
-        self.alive: dict[int, Step] = {}
-        """By descriptor, all that wait for their turn and the one at work."""
-        self._told: collections.deque[Step] = collections.deque()
-        self._at_work: Step | None = None
-
-    def fork(self, step: "Step", runtime: "_Runtime", ordinal: int) -> None:
-        step.fork(runtime, ordinal, list(self.alive.values()))
-        if step.fileno() >= 0:
-            self.alive[step.fileno()] = step
-
-    def run(self, step: "Step") -> list[frames.Frame]:
-        """RUN has come for `step`. Frames for the kernel."""
-        self._told.append(step)
-        return self._next()
-
-    def serve(self, descriptor: int) -> list[frames.Frame]:
-        """Its child has something to say. Frames for the kernel."""
-        step = self.alive[descriptor]
-        found = step.read()
-        if step.fileno() < 0:
-            del self.alive[descriptor]
-            if step is self._at_work:
-                self._at_work = None
-                found += self._next()
-        return found
-
-    def stop(self, step: "Step") -> None:
-        descriptor = step.fileno()
-        step.stop()
-        if step.fileno() < 0:
-            self.alive.pop(descriptor, None)
-
-    def patience_ms(self) -> int | None:
-        """How long to wait for the one at work, if nobody wants its outcome."""
-        return STOP_MS if self._at_work is not None and self._at_work.stopped else None
-
-    def lose_patience(self) -> None:
-        if self._at_work is not None and self._at_work.stopped:
-            self._at_work.signal(signal.SIGKILL)
-
-    def _next(self) -> list[frames.Frame]:
-        found: list[frames.Frame] = []
-        while self._at_work is None and self._told:
-            step = self._told.popleft()
-            if not step.stopped:
-                found += step.go()
-                self._at_work = step if step.at_work else None
-        return found
-
-
 class Step:
     def __init__(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], retry: Retry, timeout_s: float | None
@@ -159,17 +109,16 @@ class Step:
         self._timeout_s = timeout_s
         self._ordinal = -1
         self._pid = 0
+        self._folder = ""
         self._socket: socket.socket | None = None
         self._reader = frames.Reader(1 << 30)
+        self._at_work = False
         self._failure: Error | None = None
-        self.at_work = False
-        self.stopped = False
 
     # --- in the parent
 
     def fork(self, runtime: _Runtime, ordinal: int, others: Iterable["Step"]) -> None:
         self._ordinal = ordinal
-        _reap()
         ours, theirs = socket.socketpair()
         flush_output()
         runtime.forked = "step"  # before the fork: the hook that runs in the child reads it
@@ -194,56 +143,55 @@ class Step:
         runtime.forked = ""
         theirs.close()
         self._socket = ours
+        with ours.makefile("rb", buffering=0) as line:  # nothing else is sent before RUN
+            self._folder = line.readline().decode(errors="surrogateescape").rstrip("\n")
 
     def fileno(self) -> int:
         return -1 if self._socket is None else self._socket.fileno()
 
     def go(self) -> list[frames.Frame]:
-        """Its turn has come. Frames for the kernel, when the outcome is known already."""
+        """RUN has come. Frames for the kernel, when the outcome is known already."""
         if self._failure is not None:
             return [self._failed(self._failure)]
-        if self._socket is not None:
-            self.at_work = True
+        if self._socket is not None and not self._at_work:
+            self._at_work = True
             with suppress(OSError):  # a child killed while it waited: `read` reports it
                 self._socket.send(b"!")
         return []
 
     def read(self) -> list[frames.Frame]:
         """Frames for the kernel; called when the descriptor is readable."""
-        assert self._socket is not None
+        if self._socket is None:
+            return []
         try:
             data = self._socket.recv(1 << 20)
         except OSError:
             data = b""
         found = list(self._reader.feed(data))
         if data and not any(frame.type == frames.RESULT for frame in found):
-            return [] if self.stopped else found
-        self._socket.close()
-        self._socket = None
-        status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
-        if self.stopped:
-            return []
+            return found
+        status = self._reaped()
         if not data:
             how = f"was killed by signal {-status}" if status < 0 else f"left with exit status {status}"
             self._failure = Error("step.died", f"the step's process {how} before its function returned")
-            return [self._failed(self._failure)] if self.at_work else []
+            return [self._failed(self._failure)] if self._at_work else []
         return found
 
     def stop(self) -> None:
-        """Nobody waits for the step. A process that is at work is told to put the files back; its end shows at the descriptor."""
-        if self._socket is None or self.stopped:
-            return
-        self.stopped = True
-        if self.at_work:
-            self.signal(signal.SIGTERM)
-        else:  # it waits for its turn: the end of its socket ends it
-            self._socket.close()
-            self._socket = None
-            _leaving.append(self._pid)
+        """Nobody waits for the step: end its processes."""
+        if self._socket is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._pid, signal.SIGKILL)
+            self._reaped()
 
-    def signal(self, number: int) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self._pid, number)
+    def _reaped(self) -> int:
+        assert self._socket is not None
+        self._socket.close()
+        self._socket = None
+        status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        return status
 
     def _failed(self, error: Error) -> frames.Frame:
         return frames.Frame(frames.RESULT, self._ordinal, encode({"error": error.to_wire()}, "the error"))
@@ -252,33 +200,29 @@ class Step:
 
     def _child(self, runtime: _Runtime, parent: socket.socket) -> NoReturn:
         status = 1
+        files = _Copy(runtime.workspace)
         try:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.setpgid(0, 0)
+            files.make()
+            parent.sendall(os.fsencode(files.folder) + b"\n")
             if parent.recv(1):
                 runtime.speak()
                 runtime.step_socket, runtime.step_ordinal = parent, self._ordinal
-                payload = self._outcome(runtime)
+                payload = self._outcome(files, runtime.value_bytes_max)
                 with suppress(OSError):
                     parent.sendall(frames.encode(frames.RESULT, self._ordinal, payload))
-                status = 0
+            status = 0
         finally:
             flush_output()
+            files.remove()
             os._exit(status)
 
-    def _outcome(self, runtime: _Runtime) -> bytes:
-        files = _Files(runtime.workspace)
-
-        def leave(*_: object) -> None:
-            files.put_back()
-            os._exit(1)
-
-        signal.signal(signal.SIGTERM, leave)
+    def _outcome(self, files: "_Copy", bytes_max: int) -> bytes:
         try:
-            payload = _success(self._attempts(), files.changed(), runtime.value_bytes_max)
+            files.enter()
+            return _success(self._attempts(), files, bytes_max)
         except BaseException as error:  # noqa: BLE001 - the outcome of the program's function, whatever it is
-            payload = encode({"error": program.as_step_error(error).to_wire()}, "the error")
-        files.put_back()
-        return payload
+            return encode({"error": program.as_step_error(error).to_wire()}, "the error")
 
     def _attempts(self) -> Any:
         delay_s = self._retry.delay_s
@@ -314,9 +258,9 @@ class Step:
         return value
 
 
-def _success(value: Any, files: dict[str, str | None], bytes_max: int) -> bytes:
+def _success(value: Any, files: "_Copy", bytes_max: int) -> bytes:
     try:
-        payload = encode({"ok": value, "files": files}, "the step's result")
+        payload = encode({"ok": value, "files": files.changed(bytes_max)}, "the step's result")
     except TypeError as error:
         raise Error("step.result", str(error)) from None
     if len(payload) > bytes_max:
@@ -331,65 +275,95 @@ async def _awaited(value: Any) -> Any:
 # --- files
 
 
-class _Files:
-    """A folder as it was, to tell what changed and to put it back."""
+class _Copy:
+    """A copy of a folder for one step to work in, and what differs in it from the original as it was."""
 
     def __init__(self, root: str) -> None:
         self._root = root
-        self._before: dict[str, tuple[tuple[int, int, int], bytes | None]] = {}
-        room = KEPT_BYTES_MAX
-        for path, stamp in _regular(root):
-            content = None
-            if stamp[1] <= min(KEPT_FILE_BYTES_MAX, room):
-                content = _content(root, path)
-                room -= len(content)
-            self._before[path] = stamp, content
+        self.folder = ""
+        self._failure: OSError | None = None
+        self._before: dict[str, bytes] = {}
+        """By path: a digest of the content, or the target of the link that stands for a large file."""
 
-    def _differences(self) -> dict[str, bytes | None]:
-        found: dict[str, bytes | None] = {}
-        now = dict(_regular(self._root))
-        for path, stamp in now.items():
-            before = self._before.get(path)
-            if before is None or (before[1] is None and before[0] != stamp):
-                found[path] = _content(self._root, path)
-            elif before[1] is not None and (content := _content(self._root, path)) != before[1]:
-                found[path] = content  # compared by content: two writes in one tick of the clock have equal stamps
-        found.update((path, None) for path in self._before if path not in now)
+    def make(self) -> None:
+        try:
+            self.folder = tempfile.mkdtemp(prefix=".step-")
+            for folder, folders, names in os.walk(self._root):
+                for name in folders:
+                    os.mkdir(self._there(os.path.join(folder, name)))
+                for name in names:
+                    self._copy(os.path.join(folder, name))
+        except OSError as error:
+            self._failure = error  # told when the step runs
+
+    def _there(self, path: str) -> str:
+        return os.path.join(self.folder, os.path.relpath(path, self._root))
+
+    def _copy(self, path: str) -> None:
+        status = os.lstat(path)
+        there = self._there(path)
+        if stat.S_ISLNK(status.st_mode):
+            os.symlink(os.readlink(path), there)
+        elif stat.S_ISREG(status.st_mode):
+            if status.st_size > COPIED_BYTES_MAX:
+                os.symlink(path, there)
+            else:
+                shutil.copy(path, there)
+            self._before[os.path.relpath(path, self._root)] = _mark(there)
+
+    def enter(self) -> None:
+        if self._failure is not None:
+            raise Error("step.files", f"the folder could not be copied for the step: {self._failure}", "host")
+        os.chdir(self.folder)
+        if "WORKSPACE" in os.environ:
+            os.environ["WORKSPACE"] = self.folder
+        sys.addaudithook(self._refuse)
+
+    def _refuse(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, _, flags = arguments
+            if not isinstance(path, int) and isinstance(flags, int) and flags & WRITING:
+                self._check(os.path.realpath(path))
+        elif event in ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink"):
+            for path in arguments[:2]:
+                if isinstance(path, str | bytes | os.PathLike):
+                    self._check(os.path.abspath(path))
+
+    def _check(self, path: str | bytes) -> None:
+        if os.fsdecode(path).startswith(self._root + "/"):
+            raise Error(
+                "step.path",
+                f"{os.fsdecode(path)} is in the run's folder. A step works in a copy and writes relative paths; files above "
+                f"{COPIED_BYTES_MAX >> 20} MiB can only be read there.",
+            )
+
+    def changed(self, bytes_max: int) -> dict[str, str | None]:
+        found: dict[str, str | None] = {}
+        left = set(self._before)
+        for folder, _, names in os.walk(self.folder):
+            for name in names:
+                path = os.path.join(folder, name)
+                known = os.path.relpath(path, self.folder)
+                left.discard(known)
+                if stat.S_ISREG(os.lstat(path).st_mode) and _mark(path) != self._before.get(known):
+                    if os.path.getsize(path) > bytes_max:
+                        raise Error("step.too_large", f"the file {known} is over the limit of {bytes_max} bytes")
+                    with open(path, "rb") as file:
+                        found[known] = base64.b64encode(file.read()).decode()
+        found.update((path, None) for path in sorted(left))
         return found
 
-    def changed(self) -> dict[str, str | None]:
-        differences = self._differences().items()
-        return {path: None if data is None else base64.b64encode(data).decode() for path, data in sorted(differences)}
-
-    def put_back(self) -> None:
-        for path in self._differences():
-            before = self._before.get(path)
-            if before is None:
-                with suppress(FileNotFoundError):  # a process of the function's own may still be at it
-                    os.unlink(os.path.join(self._root, path))
-            elif before[1] is not None:
-                _write(os.path.join(self._root, path), before[1])
+    def remove(self) -> None:
+        if self.folder:
+            os.chdir("/")
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _regular(root: str) -> Iterable[tuple[str, tuple[int, int, int]]]:
-    for folder, _, names in os.walk(root):
-        for name in names:
-            path = os.path.join(folder, name)
-            with suppress(OSError):
-                status = os.lstat(path)
-                if status.st_mode & 0o170000 == 0o100000:
-                    yield os.path.relpath(path, root), (status.st_mtime_ns, status.st_size, status.st_ino)
-
-
-def _content(root: str, path: str) -> bytes:
-    with open(os.path.join(root, path), "rb") as file:
-        return file.read()
-
-
-def _write(path: str, data: bytes) -> None:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "wb") as file:
-        file.write(data)
+def _mark(path: str) -> bytes:
+    if os.path.islink(path):
+        return os.fsencode(os.readlink(path))
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "blake2b").digest()
 
 
 def restore(root: str, files: dict[str, str | None]) -> None:
@@ -400,18 +374,9 @@ def restore(root: str, files: dict[str, str | None]) -> None:
             with suppress(FileNotFoundError):
                 os.unlink(path)
         else:
-            _write(path, base64.b64decode(data))
-
-
-_leaving: list[int] = []
-
-
-def _reap() -> None:
-    for pid in list(_leaving):
-        with suppress(ChildProcessError):
-            if os.waitpid(pid, os.WNOHANG)[0] == 0:
-                continue
-        _leaving.remove(pid)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(base64.b64decode(data))
 
 
 def flush_output() -> None:

@@ -133,7 +133,6 @@ class Runtime:
         self._cleanup_calls = 0
         self._open: dict[int, Request] = {}
         self._open_steps = 0
-        self._steps = steps.Steps()
         self._waiting: collections.deque[Request] = collections.deque()
         self._waiting_steps: collections.deque[Request] = collections.deque()
         self._collecting = False
@@ -353,14 +352,14 @@ class Runtime:
         if request.step is not None:
             self._open_steps += 1
             if ordinal not in self._answered_steps:
-                self._steps.fork(request.step, self, ordinal)
+                request.step.fork(self, ordinal, self._forked_steps())
 
     def _close(self, request: Request) -> None:
         assert request.ordinal is not None
         del self._open[request.ordinal]
         if request.step is not None:
             self._open_steps -= 1
-            self._steps.stop(request.step)
+            request.step.stop()
 
     def drop(self, request: Request) -> None:
         """Nobody waits for the answer any more."""
@@ -442,16 +441,19 @@ class Runtime:
     def _wait_readable(self) -> None:
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
-        for descriptor in self._steps.alive:
+        children = {step.fileno(): step for step in self._forked_steps()}
+        for descriptor in children:
             poll.register(descriptor, select.POLLIN)
-        ready = poll.poll(self._steps.patience_ms())
-        if not ready:
-            self._steps.lose_patience()
-        for descriptor, _ in ready:
-            if descriptor == self._sock.fileno():
+        for descriptor, _ in poll.poll():
+            if descriptor in children:
+                self._pass_on(children[descriptor].read())
+            else:
                 self._read()
-            elif descriptor in self._steps.alive:
-                self._pass_on(self._steps.serve(descriptor))
+
+    def _forked_steps(self) -> "list[steps.Step]":
+        if not self._open_steps:
+            return []
+        return [step for r in self._open.values() if (step := r.step) is not None and step.fileno() >= 0]
 
     def _pass_on(self, found: Iterable[frames.Frame]) -> None:
         """Frames of a step's child: its notes get numbers of ours."""
@@ -475,7 +477,7 @@ class Runtime:
             elif frame.type == frames.RUN and frame.number in self._open:
                 step = self._open[frame.number].step
                 if step is not None:
-                    self._pass_on(self._steps.run(step))
+                    self._pass_on(step.go())
 
     def _flush(self) -> None:
         """Write everything, and go on reading meanwhile: the kernel may be writing to us with its own buffer full."""
@@ -502,7 +504,7 @@ class Runtime:
         self.speak()
         for request in self._open.values():
             if request.step is not None:
-                self._steps.stop(request.step)
+                request.step.stop()
         if self.warnings:
             payload["warnings"] = [warning[:500] for warning in self.warnings[:WARNINGS_MAX]]
         self._reported = max(self._reported, self._consumed)
