@@ -83,7 +83,7 @@ async def _tour(page: Page, work: Path, state: Path) -> int:
         except Broken as problem:
             page.failed(str(problem))
         except Exception as problem:  # noqa: BLE001  (a reply of another shape than promised is a claim that failed)
-            page.failed(f"{type(problem).__name__}: {problem}, at {traceback.extract_tb(problem.__traceback__)[-1]}")
+            page.failed(f"{_innermost(problem)}, at {traceback.extract_tb(problem.__traceback__)[-1]}")
         finally:
             await tour.disconnect()
         log.seek(0)
@@ -482,7 +482,7 @@ class Tour:
             with self.page.busy("starting the server"):
                 self.client = await asyncio.wait_for(_entered(self.connection, client), 30)
         except Exception as problem:
-            raise Broken(f"the server did not start: {type(problem).__name__}: {problem}") from problem
+            raise Broken(f"the server did not start: {_innermost(problem)}") from problem
 
     async def disconnect(self) -> None:
         self.client = None
@@ -623,6 +623,13 @@ def _yes(schema: dict[str, Any]) -> dict[str, str | int | float | bool | list[st
         elif field_schema.get("type") == "boolean":
             form[name] = True
     return form
+
+
+def _innermost(problem: BaseException) -> str:
+    """Task groups wrap what happened, some more than once."""
+    while isinstance(problem, BaseExceptionGroup):
+        problem = problem.exceptions[0]
+    return f"{type(problem).__name__}: {problem}"
 
 
 def _parsed(text: str) -> Any:

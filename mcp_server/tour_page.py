@@ -50,6 +50,7 @@ class Page:
             self.failures.append(f"expected {expected}; got {got}")
 
     def failed(self, why: str) -> None:
+        self.claims += 1
         self.failures.append(why)
         self.console.print(Text(f"  FAILED    {why}", style="bold red"))
 
