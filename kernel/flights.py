@@ -220,6 +220,7 @@ class Flights:
 
     async def _refused(self, flight: Flight, error: KernelError) -> None:
         if error.code.startswith("state."):
+            self.forget(flight.call.n)  # nothing is recorded: the next life makes the call again
             self._sick(error)
         elif error.code in LATE:
             self.forget(flight.call.n)

@@ -191,10 +191,11 @@ class Program:
                 if self.pausing and not any(not flight.waits for flight in self.flights.open.values()):
                     return Fate.PAUSED
                 fate = await self._in_its_place()
+                if fate is Fate.PARKED:
+                    fate = await self._parked() or fate
                 match fate:
                     case Fate.PARKED:
-                        if await self._parked() is Fate.ENDED:
-                            return Fate.ENDED
+                        sick = 0
                     case Fate.LOST:
                         await self._house.ports.clock.sleep(BACKOFF_S[min(self._losses, len(BACKOFF_S)) - 1])
                     case Fate.SICK if sick < self._house.limits.reruns_max:
@@ -220,6 +221,8 @@ class Program:
         """No process; flights go on. Until there is something for the program, or its own timer is due."""
         wall_s = self.budget.get("wall_s", math.inf)
         while self._committed <= self._consumed and not (self.cancelling or self.pausing or self._stirred):
+            if self._sick is not None:
+                return Fate.SICK
             if self._guest_timer is not None and self.t() >= self._guest_timer:
                 await self._tick(self._guest_timer)
                 continue

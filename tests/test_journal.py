@@ -189,6 +189,27 @@ def test_a_parked_run_is_found_again_when_something_comes_for_it(tmp_path):
     assert journaled(tmp_path, act) == [[], [(1, "run_a")], 1000.0, [(1, "run_a")]]
 
 
+def test_a_run_is_not_parked_over_what_came_in_the_same_moment(tmp_path):
+    """Each of: nothing new, a message, an own answer. Only the first parks; the others are looked at first."""
+
+    async def act(store, journal):
+        row, _ = await store.write(lambda tx: journal.create_in(tx, new()))
+
+        def park(deliveries):
+            return store.write(lambda tx: journal.park_in(tx, row.rid, deliveries=deliveries, wake_at=None))
+
+        seen = [await park(0)]
+        await store.write(lambda tx: journal.live_in(tx, row.rid))
+        await store.write(lambda tx: journal.send_in(tx, row, topic="t", content=b"1", sender=None))
+        seen.append(await park(0))
+        await store.write(lambda tx: journal.deliver_in(tx, row.rid, kind="tick", t=1.0))
+        seen.append(await park(0))
+        seen.append(await park(1))
+        return seen
+
+    assert journaled(tmp_path, act) == [True, False, False, True]
+
+
 def test_messages_are_taken_once_in_order(tmp_path):
     async def act(store, journal):
         row, _ = await store.write(lambda tx: journal.create_in(tx, new()))

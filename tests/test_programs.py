@@ -1,12 +1,14 @@
 """The life of a program: real sandboxes, real journal. What survives the process, and what ends it."""
 
 import asyncio
+import dataclasses
 import os
 import signal
 import sys
 from pathlib import Path
 
 import pytest
+from agent_kernel import Ports
 
 sys.path.insert(0, str(Path(__file__).parent))
 from kernels import approve, opened, program, ran, rested, until
@@ -425,6 +427,37 @@ def test_an_interrupted_call_that_may_run_at_most_once_waits_for_a_person(tmp_pa
     assert done[0]["output"] == "step.in_doubt"
     assert done[1]["status"] == "completed"
     assert "output" not in done[1] or done[1]["output"] is None
+
+
+def test_a_disk_that_is_full_for_a_while_loses_nothing(tmp_path):
+    full = []
+
+    def probe(point):
+        if full and point == "store.before_commit":
+            raise OSError(28, "No space left on device")
+
+    async def act(k):
+        handle = await k.runs.start(
+            program(
+                """
+                await kernel.memory.edit("log", "$")
+                await kernel.receive("go")
+                for i in range(3):
+                    await kernel.memory.edit("log", f"{i},$", old="$")
+                """
+            )
+        )
+        await until(k, handle.id, lambda v: len(v["steps"]) == 2, view="steps")
+        await k.runs.send(handle.id, topic="go", content=None)
+        full.append(1)
+        await asyncio.sleep(0.3)
+        full.clear()
+        done = await rested(k, handle.id)
+        return done, [block.text for block in await k.memory.blocks()]
+
+    done, texts = opened(tmp_path / "s", act, ports=dataclasses.replace(Ports.real(), probe=probe))
+    assert done["status"] == "completed"
+    assert texts == ["0,1,2,$"]
 
 
 def test_lines_and_prints_of_a_program_are_its_log(tmp_path):
