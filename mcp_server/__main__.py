@@ -15,12 +15,13 @@ and each verb imports what it needs when it runs.
 
 import argparse
 import asyncio
+import contextlib
 import importlib
 import importlib.metadata
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,8 +40,17 @@ ELSEWHERE = {
 """Verbs with a command line of their own: module, and the extra that its dependencies are in."""
 
 
+Ask = Callable[..., Any]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if sys.platform != "linux":
+        print(
+            f"agent-kernel: host.unsupported: Sandboxes need Linux, this is {sys.platform}. Use a Linux machine or VM.",
+            file=sys.stderr,
+        )
+        return 1
     try:
         if arguments[:1] and arguments[0] in ELSEWHERE:
             return _elsewhere(arguments[0], arguments[1:])
@@ -105,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, parents=[state], help=f"{name} an item")
         verb.add_argument("item", metavar="ITEM", help="itm_..., as `agent-kernel items` shows it")
         verb.add_argument("--note", help="kept with the decision")
+        verb.add_argument("--yes", action="store_true", help="do not ask again at a terminal")
         verb.set_defaults(act=_decide)
 
     install = verbs.add_parser("install", parents=[state, operator], help="the config entry for an MCP host")
@@ -193,20 +204,30 @@ def _elsewhere(verb: str, arguments: list[str]) -> int:
     return int(part.main(arguments))
 
 
-def _ask(folder: Path, op: str, **fields: Any) -> Any:
-    """The running kernel's answer, or that of one opened for this question."""
+@contextlib.contextmanager
+def _asking(folder: Path) -> Iterator[Ask]:
+    """Questions to the kernel of that folder: the one that runs, else one that is opened for as long as the block lasts."""
     control = importlib.import_module("agent_kernel_mcp.control")
-    answer = control.ask(folder, op, **fields)
-    if answer is not None:
-        return answer
+    if control.ask(folder, "status") is not None:
+        yield lambda op, **fields: control.ask(folder, op, **fields)
+        return
     serve = importlib.import_module("agent_kernel_mcp.serve")
     kernel = importlib.import_module("agent_kernel").Kernel
+    with asyncio.Runner() as runner:
+        opening = kernel.open(folder)
+        opened = runner.run(_entered(opening))
+        try:
+            yield lambda op, **fields: runner.run(serve.answer(opened, op, fields))
+        finally:
+            runner.run(_left(opening))
 
-    async def open_and_answer() -> Any:
-        async with kernel.open(folder) as opened:
-            return await serve.answer(opened, op, fields)
 
-    return asyncio.run(open_and_answer())
+async def _entered(opening: Any) -> Any:
+    return await opening.__aenter__()
+
+
+async def _left(opening: Any) -> None:
+    await opening.__aexit__(None, None, None)
 
 
 def _status(asked: argparse.Namespace) -> int:
@@ -227,25 +248,50 @@ def _status(asked: argparse.Namespace) -> int:
 
 def _items(asked: argparse.Namespace) -> int:
     folder = state_folder(asked.state)
-    found = _ask(folder, "items") if (folder / "kernel.db").exists() else []
+    found: list[dict[str, Any]] = []
+    if (folder / "kernel.db").exists():
+        with _asking(folder) as ask:
+            found = ask("items")
     if asked.json:
         print(json.dumps(found))
         return 0
     if not found:
         print("Nothing waits for a person.")
     for item in found:
-        print(f"{item['item_id']}  {item['kind']}  run {item.get('run_id', '?')}  digest {item['digest']}")
-        print(f"    {item.get('prompt', '')}")
-        if item.get("details"):
-            print(f"    {json.dumps(item['details'], ensure_ascii=False)}")
+        print(_item_text(item))
     return 0
+
+
+def _item_text(item: Mapping[str, Any]) -> str:
+    lines = [f"{item['item_id']}  {item['kind']}  {item['run_id']}  digest {item['digest']}"]
+    lines += [f"    {line}" for line in item.get("prompt", "").splitlines()]
+    if item.get("details"):
+        lines.append(f"    {json.dumps(item['details'], ensure_ascii=False)}")
+    return "\n".join(printable(line) for line in lines)
+
+
+def printable(text: str) -> str:
+    """Without control characters: what a guest wrote must not move the cursor of the person who decides on it."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _decide(asked: argparse.Namespace) -> int:
     folder = state_folder(asked.state)
     if not (folder / "kernel.db").exists():
         raise HostError("item.unknown", f"There is no kernel state in {folder}. Name its folder with --state.")
-    _ask(folder, asked.verb, item_id=asked.item, note=asked.note)
+    with _asking(folder) as ask:
+        shown = next((item for item in ask("items") if item["item_id"] == asked.item), None)
+        if shown is not None:
+            print(_item_text(shown))
+            if (
+                asked.verb == "approve"
+                and not asked.yes
+                and sys.stdin.isatty()
+                and input("Approve? [y/N] ").lower() != "y"
+            ):
+                print(f"{asked.item}: still waiting.")
+                return 1
+        ask(asked.verb, item_id=asked.item, note=asked.note)
     print(f"{asked.item}: {'approved' if asked.verb == 'approve' else 'denied'}.")
     return 0
 

@@ -35,8 +35,8 @@ PAGE_BYTES = 12 << 10
 TEMPLATES = (
     ("run://{run_id}", "run", "A run: status, output, what it waits for"),
     ("run://{run_id}/steps", "run steps", "The recorded steps of a run"),
-    ("sandbox://{path}", "sandbox file", "A file or output that was kept"),
-    ("skill://{path}", "skill file", "A file of a skill"),
+    ("sandbox://{+path}", "sandbox file", "A file or output that was kept"),
+    ("skill://{+path}", "skill file", "A file of a skill"),
 )
 SCHEMES = ("kernel", "run", "memory", "sandbox", "skill")
 

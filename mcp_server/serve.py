@@ -50,7 +50,9 @@ async def serve_stdio(options: Options, source: int, sink: int, parent: int) -> 
     )
     grants = widened(load_policy(options.state / "config.toml").grants, options.grants)
     async with Kernel.open(options.state, grants=grants, tier=options.tier) as kernel:
-        control = await Control.open(kernel.store.folder, lambda op, request: answer(kernel, op, request))
+        control = await Control.open(
+            kernel.store.folder, lambda op, request: answer(kernel, op, request, options.agent)
+        )
         connection = Wire(source, sink, kernel.policy.limits)
         stop_watching = watch_parent(parent, connection.ended)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -75,13 +77,13 @@ def widened(file: Grants, line: Grants) -> Grants:
     )
 
 
-async def answer(kernel: Kernel, op: str, request: Mapping[str, Any]) -> Any:
+async def answer(kernel: Kernel, op: str, request: Mapping[str, Any], agent: str | None = None) -> Any:
     """One request of a person at a terminal, by the control socket or with the kernel opened for it."""
     match op:
         case "status":
-            return await resources.status(kernel)
+            return {**await resources.status(kernel), **({"agent": agent} if agent else {})}
         case "items":
-            return wire(await kernel.runs.items())
+            return [item for item in wire(await kernel.runs.items()) if item["answer_by"] == "person"]
         case "approve" | "deny":
             return wire(await kernel.runs.answer_item(str(request.get("item_id")), op, note=request.get("note")))
     raise ArgumentError("control.protocol", f"There is no operation {op!r}. Use the agent-kernel of the same version.")

@@ -147,6 +147,8 @@ class Face:
     kernel: Kernel
     closed_forms: set[str] = field(default_factory=set)
     """Items whose form the person closed without an answer: not shown again by itself."""
+    asking: set[str] = field(default_factory=set)
+    """Items whose form is on the screen, for another call that waits for the same run."""
 
     async def list_tools(self, ctx: Context, params: types.PaginatedRequestParams) -> types.ListToolsResult:
         return types.ListToolsResult(tools=_LISTED, ttl_ms=3_600_000, cache_scope="public")
@@ -213,7 +215,7 @@ class Face:
         return [
             item
             for item in view.get("waiting", ())
-            if item["answer_by"] == "person" and item["item_id"] not in self.closed_forms
+            if item["answer_by"] == "person" and item["item_id"] not in self.closed_forms | self.asking
         ]
 
     def _ask_by_return(self, view: Mapping[str, Any], answered: Mapping[str, Any] | None) -> Any:
@@ -249,12 +251,18 @@ class Face:
                 types.ElicitResult,
                 request_read_timeout_seconds=until - clock.monotonic(),
             )
+            self.asking.add(item["item_id"])
             try:
                 answer = await _ticking(ticker, asking)
-            except MCPError as error:  # timed out, or the client cannot after all
-                log.warning("the client did not answer the question for %s: %s", item["item_id"], error)
-                self._close_form(item["item_id"])
+            except MCPError as error:
+                if (
+                    error.error.code != types.REQUEST_TIMEOUT
+                ):  # the client cannot, whatever it declared; a slow person is asked again
+                    self._close_form(item["item_id"])
+                log.warning("the question for %s was not answered: %s", item["item_id"], error)
                 return await self.kernel.runs.view(view["run_id"])
+            finally:
+                self.asking.discard(item["item_id"])
             await self._record(view["run_id"], item["item_id"], item["digest"], answer)
             view = await self._waited(view["run_id"], max(0.0, min(wait_s, until - clock.monotonic())), ticker)
         return view

@@ -40,7 +40,7 @@ def watch_parent(parent: int, gone: Callable[[], None]) -> Callable[[], None]:
     loop = asyncio.get_running_loop()
     try:
         fd = os.pidfd_open(parent)
-    except OSError:  # it is gone already, or the kernel is older than 5.3: end of input still tells
+    except OSError:  # it is gone already; or there are no pidfds (before Linux 5.3), and only the end of input tells
         if os.getppid() != parent:
             loop.call_soon(gone)
         return lambda: None

@@ -1,5 +1,6 @@
 """mcp_server/__main__.py: the command line, its exit status, and what a start that fails tells a person."""
 
+import asyncio
 import fcntl
 import json
 import os
@@ -8,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from agent_kernel import Folder, Grants, Kernel
 from agent_kernel_mcp import __main__ as cli
-from agent_kernel_mcp.__main__ import main, state_folder
+from agent_kernel_mcp.__main__ import main, printable, state_folder
+from agent_kernel_mcp.serve import widened
 
 COMMAND = [sys.executable, "-m", "agent_kernel_mcp"]
 
@@ -73,6 +76,70 @@ def test_deciding_or_asking_without_a_kernel_is_status_1(tmp_path, capsys):
     assert "item.unknown" in capsys.readouterr().err
     assert main(["status", "--state", str(tmp_path / "none")]) == 1
     assert "kernel.not_running" in capsys.readouterr().err
+
+
+def test_what_a_guest_wrote_cannot_move_the_cursor():
+    assert printable("ok\x1b[2Jgone\r\u202eabc\n") == "ok [2Jgone  abc "
+
+
+ASKS = "async def main(input):\n    return await kernel.approve('Really?\\x1b[2J', details={'n': 1})"
+
+
+def waiting_item(state):
+    async def start():
+        async with Kernel.open(state) as k:
+            handle = await k.runs.start(ASKS, wait_s=20)
+            return (await k.runs.view(handle.id))["waiting"][0]["item_id"]
+
+    return asyncio.run(asyncio.wait_for(start(), 60))
+
+
+def test_a_person_sees_what_is_decided_before_it_is(tmp_path, capsys):
+    state = tmp_path / "s"
+    item = waiting_item(state)
+    assert main(["items", "--state", str(state)]) == 0
+    assert "Really? [2J" in capsys.readouterr().out
+    assert main(["deny", item, "--state", str(state)]) == 0
+    told = capsys.readouterr().out
+    assert told.index("Really?") < told.index(f"{item}: denied.")
+    assert '{"n": 1}' in told
+    assert main(["approve", item, "--state", str(state)]) == 1
+    assert "item.closed" in capsys.readouterr().err
+
+
+def test_at_a_terminal_an_approval_is_asked_for_once_more(tmp_path, capsys, monkeypatch):
+    state = tmp_path / "s"
+    item = waiting_item(state)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda _: "")
+    assert main(["approve", item, "--state", str(state)]) == 1
+    assert "still waiting" in capsys.readouterr().out
+    assert main(["approve", item, "--yes", "--state", str(state)]) == 0
+
+
+def test_skill_folders_are_validated_one_json_object_a_line(tmp_path, capsys):
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    for folder, text in (
+        (good, "---\nname: good\ndescription: Does good things.\n---\nBody\n"),
+        (bad, "no frontmatter"),
+    ):
+        folder.mkdir()
+        (folder / "SKILL.md").write_text(text)
+    assert main(["skill", "validate", str(good), str(bad), "--json"]) == 1
+    verdicts = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [verdict["path"] for verdict in verdicts] == [str(good), str(bad)]
+    assert [verdict["strict"]["valid"] for verdict in verdicts] == [True, False]
+    assert main(["skill", "validate", str(good)]) == 0
+    assert "valid" in capsys.readouterr().out
+
+
+def test_file_and_command_line_of_the_operator_are_one(tmp_path):
+    one, two = Folder(tmp_path / "1"), Folder(tmp_path / "2", writable=True)
+    both = widened(
+        Grants(folders=(one,), hosts=("a",)),
+        Grants(folders=(Folder(one.path, writable=True), two), hosts=("a", "b"), packages=True),
+    )
+    assert both == Grants(folders=(Folder(one.path, writable=True), two), hosts=("a", "b"), packages=True)
 
 
 # --- a start that fails

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -56,6 +58,58 @@ async def followed(c, run):
     raise AssertionError(run)
 
 
+class Servers:
+    """Servers that several tests share, one for each era and with or without a person to ask; each is started once."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+        self.held = {}
+        self.person = {}
+
+    def run(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(asyncio.wait_for(coroutine, 100), self.loop).result(110)
+
+    def state(self, mode):
+        return self.folder / f"{mode}-False"
+
+    @contextlib.asynccontextmanager
+    async def client(self, mode, person=None):
+        key = (mode, person is not None)
+        self.person[key] = person
+        if key not in self.held:
+            ready, over = self.loop.create_future(), asyncio.Event()
+            self.held[key] = (self.loop.create_task(self.hold(key, ready, over)), ready, over)
+        yield await self.held[key][1]
+
+    async def hold(self, key, ready, over):
+        mode, asks = key
+        more = {"elicitation_callback": functools.partial(self.answer, key)} if asks else {}
+        async with client(self.folder / f"{mode}-{asks}", mode=mode, **more) as connected:
+            ready.set_result(connected)
+            await over.wait()
+
+    async def answer(self, key, *asked):
+        return await self.person[key](*asked)
+
+    async def close(self):
+        for task, _, over in self.held.values():
+            over.set()
+            await task
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory):
+    shared = Servers(tmp_path_factory.mktemp("servers"))
+    yield shared
+    shared.run(shared.close())
+    shared.loop.call_soon_threadsafe(shared.loop.stop)
+    shared.thread.join(30)
+    shared.loop.close()
+
+
 class Person:
     """Answers forms as told, and keeps what it was shown."""
 
@@ -78,9 +132,9 @@ CLOSED = ElicitResult(action="cancel")
 
 
 @pytest.mark.parametrize("mode", ERAS)
-def test_code_runs_and_both_forms_of_the_result_are_complete(tmp_path, mode):
+def test_code_runs_and_both_forms_of_the_result_are_complete(servers, mode):
     async def main():
-        async with client(tmp_path / "s", mode=mode) as c:
+        async with servers.client(mode) as c:
             assert (c.protocol_version == "2026-07-28") == (mode == "auto")
             result = await c.call_tool("sandbox_run", {"code": "print('hello')\n6 * 7"})
             assert result.structured_content == {"exit_code": 0, "stdout": "hello\n", "value": "42"} | (
@@ -92,13 +146,13 @@ def test_code_runs_and_both_forms_of_the_result_are_complete(tmp_path, mode):
             assert any("seccomp" in layer for layer in result.meta["agent-kernel/layers"])
             assert result.meta["agent-kernel/usage"]["wall_s"] > 0
 
-    bounded(main())
+    servers.run(main())
 
 
 @pytest.mark.parametrize("mode", ERAS)
-def test_a_refusal_is_one_text_block_and_four_fields(tmp_path, mode):
+def test_a_refusal_is_one_text_block_and_four_fields(servers, mode):
     async def main():
-        async with client(tmp_path / "s", mode=mode) as c:
+        async with servers.client(mode) as c:
             for tool, arguments, code in (
                 ("sandbox_rum", {}, "tool.unknown"),
                 ("sandbox_run", {"code": "1", "cmd": "2"}, "argument.unknown"),
@@ -111,12 +165,12 @@ def test_a_refusal_is_one_text_block_and_four_fields(tmp_path, mode):
                 assert (error["code"], error["fault"]) == (code, "caller")
                 assert [block.text for block in result.content] == [f"{error['code']}: {error['message']}"]
 
-    bounded(main())
+    servers.run(main())
 
 
-def test_long_output_is_cut_head_and_tail_and_its_uri_opens(tmp_path):
+def test_long_output_is_cut_head_and_tail_and_its_uri_opens(servers):
     async def main():
-        async with client(tmp_path / "s") as c:
+        async with servers.client("auto") as c:
             result = await c.call_tool("sandbox_run", {"code": "for n in range(20_000): print(f'{n:09d}')"})
             cut = result.structured_content
             assert len(result.content[0].text) < 16 * 1024
@@ -134,26 +188,26 @@ def test_long_output_is_cut_head_and_tail_and_its_uri_opens(tmp_path):
                 pages += 1
             assert read == "".join(f"{n:09d}\n" for n in range(20_000))
 
-    bounded(main())
+    servers.run(main())
 
 
-def test_a_long_value_of_a_run_is_cut_and_kept_whole(tmp_path):
+def test_a_long_value_of_a_run_is_cut_and_kept_whole(servers):
     program = "async def main(input):\n    return {'numbers': list(range(20000))}"
 
     async def main():
-        async with client(tmp_path / "s") as c:
+        async with servers.client("auto") as c:
             run = await followed(c, await ok(c, "run_start", program=program))
             assert len(json.dumps(run)) < 16 * 1024
             whole = await c.read_resource(run["whole"])
             assert json.loads(whole.contents[0].text)["output"]["numbers"][-1] == 19999
             assert (await ok(c, "sandbox_read", uri=run["whole"]))["size_bytes"] > 100_000
 
-    bounded(main())
+    servers.run(main())
 
 
-def test_files_come_back_as_uris_that_open(tmp_path):
+def test_files_come_back_as_uris_that_open(servers):
     async def main():
-        async with client(tmp_path / "s") as c:
+        async with servers.client("auto") as c:
             code = "open('a.txt', 'w').write('ä' * 9000); open('b.bin', 'wb').write(bytes(range(256)))"
             files = {file["path"]: file for file in (await ok(c, "sandbox_run", code=code))["files"]}
             assert files["a.txt"]["size_bytes"] == 18000
@@ -165,18 +219,18 @@ def test_files_come_back_as_uris_that_open(tmp_path):
             blob = await c.read_resource(files["b.bin"]["uri"])
             assert blob.contents[0].blob
 
-    bounded(main())
+    servers.run(main())
 
 
 # --- time
 
 
-def test_a_wait_longer_than_hosts_wait_needs_a_progress_token(tmp_path):
+def test_a_wait_longer_than_hosts_wait_needs_a_progress_token(servers):
     async def heard(progress, total, message):
         pass
 
     async def main():
-        async with client(tmp_path / "s") as c:
+        async with servers.client("auto") as c:
             error = await refused(c, "sandbox_run", code="1", timeout_s=51)
             assert error["code"] == "timeout.too_long"
             assert "run_start" in error["message"]
@@ -185,11 +239,11 @@ def test_a_wait_longer_than_hosts_wait_needs_a_progress_token(tmp_path):
             result = await c.call_tool("sandbox_run", {"code": "1", "timeout_s": 51}, progress_callback=heard)
             assert not result.is_error
 
-    bounded(main())
+    servers.run(main())
 
 
 @pytest.mark.parametrize("mode", ERAS)
-def test_progress_of_a_run_reaches_the_client_and_only_rises(tmp_path, mode):
+def test_progress_of_a_run_reaches_the_client_and_only_rises(servers, mode):
     program = (
         "async def main(input):\n    for n in range(3):\n        kernel.progress(n + 1, 3, f'part {n + 1}')\n"
         "        await kernel.sleep(2)\n    return 'done'"
@@ -200,11 +254,11 @@ def test_progress_of_a_run_reaches_the_client_and_only_rises(tmp_path, mode):
         heard.append((progress, total, message))
 
     async def main():
-        async with client(tmp_path / "s", mode=mode) as c:
+        async with servers.client(mode) as c:
             result = await c.call_tool("run_start", {"program": program, "wait_s": 40}, progress_callback=hear)
             assert result.structured_content["output"] == "done"
 
-    bounded(main())
+    servers.run(main())
     values = [value for value, _, _ in heard]
     assert len(values) >= 2
     assert values == sorted(set(values))
@@ -216,41 +270,42 @@ def test_progress_of_a_run_reaches_the_client_and_only_rises(tmp_path, mode):
 
 @pytest.mark.parametrize("mode", ERAS)
 @pytest.mark.parametrize(("answer", "output"), [(YES, True), (NO, False), (DECLINED, False)])
-def test_a_person_is_asked_once_and_the_answer_counts(tmp_path, mode, answer, output):
+def test_a_person_is_asked_once_and_the_answer_counts(servers, mode, answer, output):
     person = Person(answer)
 
     async def main():
-        async with client(tmp_path / "s", mode=mode, elicitation_callback=person) as c:
+        async with servers.client(mode, person) as c:
+            before = len((await ok(c, "run_get", limit=100)).get("runs", []))
             run = await followed(c, await ok(c, "run_start", program=ASKS, wait_s=20))
             assert run["output"] == {"ok": output}
-            assert len((await ok(c, "run_get"))["runs"]) == 1  # the second round of the request started nothing
+            assert len((await ok(c, "run_get", limit=100))["runs"]) == before + 1  # the second round started nothing
 
-    bounded(main())
+    servers.run(main())
     [form] = person.shown
     assert "Publish the report?" in form.message
     assert '"to":"editor"' in form.message
 
 
 @pytest.mark.parametrize("mode", ERAS)
-def test_a_closed_form_leaves_the_item_waiting_and_is_not_shown_again(tmp_path, mode):
+def test_a_closed_form_leaves_the_item_waiting_and_is_not_shown_again(servers, mode):
     person = Person(CLOSED)
 
     async def main():
-        async with client(tmp_path / "s", mode=mode, elicitation_callback=person) as c:
+        async with servers.client(mode, person) as c:
             run = await ok(c, "run_start", program=ASKS, wait_s=20)
             assert run["status"] == "input_required"
             assert f"agent-kernel approve {run['waiting'][0]['item_id']}" in run["next"]
             again = await ok(c, "run_get", run_id=run["run_id"], wait_s=1)
             assert again["status"] == "input_required"
 
-    bounded(main())
+    servers.run(main())
     assert len(person.shown) == 1
 
 
 @pytest.mark.parametrize("mode", ERAS)
-def test_without_elicitation_the_model_cannot_approve_and_may_deny(tmp_path, mode):
+def test_without_elicitation_the_model_cannot_approve_and_may_deny(servers, mode):
     async def main():
-        async with client(tmp_path / "s", mode=mode) as c:
+        async with servers.client(mode) as c:
             run = await ok(c, "run_start", program=ASKS, wait_s=20)
             [item] = run["waiting"]
             assert (item["kind"], item["answer_by"]) == ("approve", "person")
@@ -269,7 +324,7 @@ def test_without_elicitation_the_model_cannot_approve_and_may_deny(tmp_path, mod
             run = await followed(c, await ok(c, "run_get", run_id=run["run_id"], wait_s=10))
             assert run["output"] == {"ok": False}
 
-    bounded(main())
+    servers.run(main())
 
 
 def test_the_operator_may_let_the_host_approve(tmp_path):
@@ -286,13 +341,13 @@ def test_the_operator_may_let_the_host_approve(tmp_path):
 
 
 @pytest.mark.parametrize(("verb", "output"), [("approve", True), ("deny", False)])
-def test_a_person_at_a_terminal_answers_while_the_server_runs(tmp_path, verb, output):
+def test_a_person_at_a_terminal_answers_while_the_server_runs(servers, verb, output):
     def terminal(*arguments):
-        command = [sys.executable, "-m", "agent_kernel_mcp", *arguments, "--state", str(tmp_path / "s")]
+        command = [sys.executable, "-m", "agent_kernel_mcp", *arguments, "--state", str(servers.state("auto"))]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     async def main():
-        async with client(tmp_path / "s") as c:
+        async with servers.client("auto") as c:
             run = await ok(c, "run_start", program=ASKS, wait_s=20)
             listed = await asyncio.to_thread(terminal, "items", "--json")
             [item] = json.loads(listed.stdout)
@@ -305,7 +360,7 @@ def test_a_person_at_a_terminal_answers_while_the_server_runs(tmp_path, verb, ou
             status = json.loads((await asyncio.to_thread(terminal, "status", "--json")).stdout)
             assert status["pid"] > 1
 
-    bounded(main())
+    servers.run(main())
 
 
 def test_a_person_at_a_terminal_answers_when_no_server_runs(tmp_path):
@@ -329,11 +384,11 @@ def test_a_person_at_a_terminal_answers_when_no_server_runs(tmp_path):
 # --- runs
 
 
-def test_the_same_key_gives_the_same_run_and_other_arguments_a_conflict(tmp_path):
+def test_the_same_key_gives_the_same_run_and_other_arguments_a_conflict(servers):
     program = "async def main(input):\n    return input['n']"
 
     async def main():
-        async with client(tmp_path / "s") as c:
+        async with servers.client("auto") as c:
             first = await ok(c, "run_start", program=program, input={"n": 1}, idempotency_key="k")
             second = await ok(c, "run_start", program=program, input={"n": 1}, idempotency_key="k")
             assert (second["run_id"], second["replayed"]) == (first["run_id"], True)
@@ -341,14 +396,14 @@ def test_the_same_key_gives_the_same_run_and_other_arguments_a_conflict(tmp_path
                 "code"
             ] == "key.conflict"
 
-    bounded(main())
+    servers.run(main())
 
 
-def test_a_question_of_a_program_is_answered_by_the_model(tmp_path):
+def test_a_question_of_a_program_is_answered_by_the_model(servers):
     program = "async def main(input):\n    return await kernel.ask('Which?', {'type': 'object', 'required': ['n']})"
 
     async def main():
-        async with client(tmp_path / "s", elicitation_callback=Person()) as c:
+        async with servers.client("auto", Person()) as c:
             run = await ok(c, "run_start", program=program)
             [item] = run["waiting"]
             assert item["answer_by"] == "any"
@@ -356,16 +411,16 @@ def test_a_question_of_a_program_is_answered_by_the_model(tmp_path):
             run = await ok(c, "run_send", run_id=run["run_id"], item_id=item["item_id"], content='{"n": 3}')
             assert (await followed(c, run))["output"] == {"n": 3}
 
-    bounded(main())
+    servers.run(main())
 
 
 # --- resources
 
 
 @pytest.mark.parametrize("mode", ERAS)
-def test_resources_are_listed_and_read(tmp_path, mode):
+def test_resources_are_listed_and_read(servers, mode):
     async def main():
-        async with client(tmp_path / "s", mode=mode) as c:
+        async with servers.client(mode) as c:
             run = await followed(
                 c, await ok(c, "run_start", program="async def main(input):\n    return 1", name="one")
             )
@@ -393,7 +448,7 @@ def test_resources_are_listed_and_read(tmp_path, mode):
                     "uri.invalid",
                 )
 
-    bounded(main())
+    servers.run(main())
 
 
 def test_instructions_name_what_is_shared(tmp_path):
