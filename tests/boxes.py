@@ -19,34 +19,44 @@ T = TypeVar("T")
 BOTH = ("full", "confined")
 
 
-def boxed(
-    folder: Path,
-    tier: str | None,
-    body: Callable[[Sandbox], Awaitable[T]],
-    *,
-    shared: tuple[Path, ...] = (),
-    **limits: Any,
-) -> T:
-    """Run `body(sandbox)`. What the tier needs must be there: a host that lacks it fails these tests by name, and does not skip them."""
+class Opened:
+    """A sandbox with the store and the tasks it stands on."""
+
+    def __init__(self, folder: Path, tier: str | None, *, shared: tuple[Path, ...] = (), **limits: Any) -> None:
+        self.folder, self.tier, self.shared = folder, tier, shared
+        self.limits = dataclasses.replace(Limits(), **limits)
+
+    async def open(self) -> Sandbox:
+        """What the tier needs must be there: a host that lacks it fails these tests by name, and does not skip them."""
+        ports, limits = Ports.real(), self.limits
+        self.scheduler = Scheduler(slots=8, queue_max=64)
+        policy = Policy(grants=Grants(folders=tuple(map(Folder, self.shared))))
+        self.store = await Store.open(
+            self.folder / "state", ports=ports, limits=limits, migrations=(), spawn=self.scheduler.spawn
+        )
+        self.sandbox = await Sandbox.open(
+            store=self.store, ports=ports, limits=limits, policy=policy, scheduler=self.scheduler, tier=self.tier
+        )
+        assert self.tier is None or self.sandbox.tier == self.tier, self.sandbox.refusals
+        return self.sandbox
+
+    async def close(self) -> None:
+        await self.sandbox.close()
+        await self.store.close()
+        await self.scheduler.close()
+
+
+def boxed(folder: Path, tier: str | None, body: Callable[[Sandbox], Awaitable[T]], **options: Any) -> T:
+    """Run `body(sandbox)` on a sandbox of its own."""
 
     async def run() -> T:
-        ports, bounds = Ports.real(), dataclasses.replace(Limits(), **limits)
-        scheduler = Scheduler(slots=8, queue_max=64)
-        policy = Policy(grants=Grants(folders=tuple(map(Folder, shared))))
-        store = await Store.open(folder / "state", ports=ports, limits=bounds, migrations=(), spawn=scheduler.spawn)
+        opened = Opened(folder, tier, **options)
+        sandbox = await opened.open()
         try:
-            sandbox = await Sandbox.open(
-                store=store, ports=ports, limits=bounds, policy=policy, scheduler=scheduler, tier=tier
-            )
-            try:
-                assert tier is None or sandbox.tier == tier, sandbox.refusals
-                async with asyncio.timeout(120):
-                    return await body(sandbox)
-            finally:
-                await sandbox.close()
+            async with asyncio.timeout(120):
+                return await body(sandbox)
         finally:
-            await store.close()
-            await scheduler.close()
+            await opened.close()
 
     return asyncio.run(run())
 
@@ -69,7 +79,8 @@ def run_code(
 def processes_with(marker: str) -> list[int]:
     """Processes of the whole machine whose command line or name holds `marker`."""
     found = []
-    for name in os.listdir("/proc"):
+    for place in Path("/proc").iterdir():
+        name = place.name
         if name.isdigit() and int(name) != os.getpid():
             try:
                 text = Path(f"/proc/{name}/cmdline").read_bytes() + Path(f"/proc/{name}/comm").read_bytes()

@@ -7,16 +7,37 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from agent_kernel.base.errors import ArgumentError, Denied, HostError, LimitExceeded, NotFound
-from agent_kernel.sandbox import Sandbox, probe
-from boxes import BOTH, boxed, processes_with, run_code
+from agent_kernel.sandbox import Result, Sandbox, probe
+from boxes import BOTH, Opened, boxed, processes_with, run_code
 
 both = pytest.mark.parametrize("tier", BOTH)
 ROOT = os.geteuid() == 0
+
+
+class Box:
+    """One sandbox for many tests: a fresh child each time all the same."""
+
+    def __init__(self, tier: str, runner: asyncio.Runner, sandbox: Sandbox) -> None:
+        self.tier, self.runner, self.sandbox = tier, runner, sandbox
+
+    def run(self, code: str, **options: Any) -> Result:
+        return self.runner.run(self.sandbox.run(code, **options))
+
+
+@pytest.fixture(scope="module", params=BOTH)
+def box(request, tmp_path_factory):
+    with asyncio.Runner() as runner:
+        opened = Opened(tmp_path_factory.mktemp("box"), request.param)
+        try:
+            yield Box(request.param, runner, runner.run(opened.open()))
+        finally:
+            runner.run(opened.close())
 
 
 def code(text: str) -> str:
@@ -26,25 +47,23 @@ def code(text: str) -> str:
 # --- results
 
 
-@both
-def test_python_gives_output_value_and_files(tmp_path, tier):
+def test_python_gives_output_value_and_files(box, tmp_path):
     r = run_code(
         tmp_path,
-        tier,
+        box.tier,
         "print('out')\nimport sys; print('err', file=sys.stderr)\nopen('a/b.txt', 'w').write('new')",
         files={"a/in.txt": "x"},
     )
     assert (r.exit_code, r.stdout, r.stderr, r.value, r.error, r.stopped_by) == (0, "out\n", "err\n", "3", None, None)
     assert [(f.path, f.size_bytes) for f in r.files] == [("a/b.txt", 3)]
-    assert r.tier == tier
+    assert r.tier == box.tier
     assert r.usage.wall_s > 0
     assert r.usage.cpu_s > 0
     assert r.usage.peak_memory_bytes > 1 << 20
 
 
-@both
-def test_an_exception_is_a_result_with_the_guests_own_lines(tmp_path, tier):
-    r = run_code(tmp_path, tier, "def f():\n    raise ValueError('bad \x1b[31m')\nf()")
+def test_an_exception_is_a_result_with_the_guests_own_lines(box):
+    r = box.run("def f():\n    raise ValueError('bad \x1b[31m')\nf()")
     assert r.exit_code == 1
     assert r.error["type"] == "ValueError"
     assert "raise ValueError" in r.stderr
@@ -52,7 +71,6 @@ def test_an_exception_is_a_result_with_the_guests_own_lines(tmp_path, tier):
     assert "\x1b" not in r.stderr + r.error["message"]
 
 
-@both
 @pytest.mark.parametrize(
     ("text", "exit_code"),
     [
@@ -63,15 +81,14 @@ def test_an_exception_is_a_result_with_the_guests_own_lines(tmp_path, tier):
         ("import os; os.abort()", 134),
     ],
 )
-def test_exit_codes_are_those_of_an_interpreter(tmp_path, tier, text, exit_code):
-    assert run_code(tmp_path, tier, text).exit_code == exit_code
+def test_exit_codes_are_those_of_an_interpreter(box, text, exit_code):
+    assert box.run(text).exit_code == exit_code
 
 
-@both
-def test_bash_has_arguments_stdin_and_its_exit_status(tmp_path, tier):
+def test_bash_has_arguments_stdin_and_its_exit_status(box, tmp_path):
     r = run_code(
         tmp_path,
-        tier,
+        box.tier,
         "cat; echo $1-$2; diff <(echo a) <(echo a); echo late >/dev/stderr; exit 4",
         language="bash",
         stdin="in\n",
@@ -80,9 +97,8 @@ def test_bash_has_arguments_stdin_and_its_exit_status(tmp_path, tier):
     assert (r.exit_code, r.stdout, r.stderr) == (4, "in\nx-y z\n", "late\n")
 
 
-@both
-def test_input_that_comes_back_unchanged_is_no_output(tmp_path, tier):
-    r = run_code(tmp_path, tier, "open('b','w').write('2')", files={"a": "1", "b": "1", "c": b"\xff\x00"})
+def test_input_that_comes_back_unchanged_is_no_output(box):
+    r = box.run("open('b','w').write('2')", files={"a": "1", "b": "1", "c": b"\xff\x00"})
     assert [f.path for f in r.files] == ["b"]
 
 
@@ -90,9 +106,9 @@ def test_input_that_comes_back_unchanged_is_no_output(tmp_path, tier):
 def test_files_and_long_output_are_kept_under_their_uri(tmp_path, tier):
     async def body(sandbox: Sandbox):
         r = await sandbox.run("print('x' * 10000); open('ä b.txt', 'w').write('data')")
-        return r, await sandbox.read(uri=r.files[0].uri), await sandbox.read(uri=r.stdout_uri, offset=9990, limit=20)
+        return await sandbox.read(uri=r.files[0].uri), await sandbox.read(uri=r.stdout_uri, offset=9990, limit=20)
 
-    r, file, tail = boxed(tmp_path, tier, body)
+    file, tail = boxed(tmp_path, tier, body)
     assert file.data == b"data"
     assert (tail.data, tail.size_bytes) == (b"x" * 10 + b"\n", 10001)
 
@@ -107,10 +123,9 @@ def test_another_principal_has_no_such_uri(tmp_path):
     assert boxed(tmp_path, "full", body) == b"1"
 
 
-@both
-def test_notes_arrive_while_the_code_runs(tmp_path, tier):
+def test_notes_arrive_while_the_code_runs(box):
     notes = []
-    run_code(tmp_path, tier, "import kernel\nkernel.log('a', 1)\nkernel.progress(1, 2, 'half')", on_note=notes.append)
+    box.run("import kernel\nkernel.log('a', 1)\nkernel.progress(1, 2, 'half')", on_note=notes.append)
     assert notes == [{"log": "a 1"}, {"progress": [1, 2, "half"]}]
 
 
@@ -161,16 +176,14 @@ def _no_library(tier):
 # --- limits
 
 
-@both
 @pytest.mark.parametrize("language", ["python", "bash"])
-def test_time_is_limited(tmp_path, tier, language):
+def test_time_is_limited(box, language):
     endless = {"python": "print('begun')\nwhile True: pass", "bash": "echo begun; while :; do :; done"}[language]
-    r = run_code(tmp_path, tier, endless, language=language, timeout_s=0.5)
+    r = box.run(endless, language=language, timeout_s=0.5)
     assert (r.stopped_by, r.exit_code, r.stdout) == ("timeout", None, "begun\n")
 
 
-@both
-def test_memory_is_limited_over_all_processes(tmp_path, tier):
+def test_memory_is_limited_over_all_processes(box):
     hog = code("""
         import os, time
         for _ in range(4):
@@ -179,31 +192,28 @@ def test_memory_is_limited_over_all_processes(tmp_path, tier):
                 time.sleep(60)
         time.sleep(60)
     """)
-    assert run_code(tmp_path, tier, hog, memory_mb=128).stopped_by == "memory"
+    assert box.run(hog, memory_mb=128).stopped_by == "memory"
 
 
-@both
-def test_shared_anonymous_memory_counts(tmp_path, tier):
+def test_shared_anonymous_memory_counts(box):
     hog = (
         "import mmap, time\nm = mmap.mmap(-1, 300 << 20)\nfor i in range(0, 300 << 20, 4096): m[i] = 1\ntime.sleep(60)"
     )
-    assert run_code(tmp_path, tier, hog, memory_mb=128).stopped_by == "memory"
+    assert box.run(hog, memory_mb=128).stopped_by == "memory"
 
 
-@both
 @pytest.mark.parametrize("language", ["python", "bash"])
-def test_a_fork_bomb_is_stopped(tmp_path, tier, language):
+def test_a_fork_bomb_is_stopped(box, language):
     bomb = {
         "python": "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
         "bash": ":(){ :|:& };:; sleep 60",
     }[language]
-    r = run_code(tmp_path, tier, bomb, language=language, timeout_s=60)
+    r = box.run(bomb, language=language, timeout_s=60)
     assert r.stopped_by == "processes"
 
 
-@both
-def test_a_gigabyte_of_output_is_stopped_and_bounded(tmp_path, tier):
-    r = run_code(tmp_path, tier, "print('head')\nfor _ in range(1024): print('x' * (1 << 20))")
+def test_a_gigabyte_of_output_is_stopped_and_bounded(box):
+    r = box.run("print('head')\nfor _ in range(1024): print('x' * (1 << 20))")
     assert r.stopped_by == "output"
     assert r.stdout.startswith("head\n")
     assert "bytes left out" in r.stdout
@@ -240,25 +250,22 @@ def test_disk_and_inodes_are_limited(tmp_path, tier, text):
     assert r.stopped_by == "disk"
 
 
-@both
-def test_an_oversize_frame_ends_the_guest_and_not_the_kernel(tmp_path, tier):
-    r = run_code(tmp_path, tier, "import os, time\nos.write(3, b'\\xff' * 9)\ntime.sleep(60)", timeout_s=60)
+def test_an_oversize_frame_ends_the_guest_and_not_the_kernel(box):
+    r = box.run("import os, time\nos.write(3, b'\\xff' * 9)\ntime.sleep(60)", timeout_s=60)
     assert r.stopped_by == "killed"
 
 
-@both
 @pytest.mark.parametrize("end", [b"[" * 100_000, b"{}", b'{"exit_code": "0"}', b'{"exit_code": true}', b"\xff\xfe"])
-def test_a_forged_end_is_taken_for_no_claim_at_all(tmp_path, tier, end):
+def test_a_forged_end_is_taken_for_no_claim_at_all(box, end):
     forged = f"import os, struct\nend = {end!r}\nos.write(3, struct.pack('<IBI', len(end), 10, 0) + end)\nimport time; time.sleep(60)"
-    r = run_code(tmp_path, tier, forged, timeout_s=60)
+    r = box.run(forged, timeout_s=60)
     assert (r.stopped_by, r.exit_code, r.value) == ("killed", None, None)
 
 
 # --- nothing survives, nothing leaks
 
 
-@both
-def test_no_process_outlives_its_result(tmp_path, tier):
+def test_no_process_outlives_its_result(box):
     daemon = code("""
         import os, signal, subprocess
         if os.fork() == 0:
@@ -271,7 +278,7 @@ def test_no_process_outlives_its_result(tmp_path, tier):
         subprocess.Popen(["/bin/sleep", "7654.321"], start_new_session=True)
         print("done")
     """)
-    r = run_code(tmp_path, tier, daemon)
+    r = box.run(daemon)
     assert r.stdout == "done\n"
     assert processes_with("7654.321") == []
 
@@ -280,19 +287,26 @@ def test_no_process_outlives_its_result(tmp_path, tier):
 def test_nothing_is_left_after_many(tmp_path, tier):
     async def body(sandbox: Sandbox):
         await sandbox.run("1")
-        before = len(os.listdir("/proc/self/fd")), len(os.listdir(f"/proc/{sandbox._zygote.pid}/fd"))
+        before = descriptors_of("self"), descriptors_of(sandbox._zygote.pid)
         await asyncio.gather(*(sandbox.run("open('a','w').write('1')") for _ in range(40)))
         for _ in range(500):
             if not children_of(sandbox._zygote.pid):
                 break
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0.05)
+        for _ in range(500):
+            if not sandbox._scratch or not list(sandbox._scratch.iterdir()):
+                break
+            await asyncio.sleep(0.01)
         left = list(sandbox._scratch.iterdir()) if sandbox._scratch else []
-        return before, (len(os.listdir("/proc/self/fd")), len(os.listdir(f"/proc/{sandbox._zygote.pid}/fd"))), left
+        return before, (descriptors_of("self"), descriptors_of(sandbox._zygote.pid)), left
 
     before, after, left = boxed(tmp_path, tier, body)
     assert after <= before
     assert left == []
+
+
+def descriptors_of(pid: int | str) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def children_of(pid: int) -> list[str]:
@@ -357,40 +371,48 @@ def waited(condition) -> bool:
 # --- isolation, seen from outside
 
 
+SPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
+
+
 @both
 def test_a_guest_is_locked_as_its_layers_say(tmp_path, tier):
     async def body(sandbox: Sandbox):
         cell = await sandbox._cell(30.0, 256, None, b"")
         try:
             [guest] = children_of(cell.pid)
-            status = dict(line.split(":\t", 1) for line in Path(f"/proc/{guest}/status").read_text().splitlines())
-            spaces = (
-                {n: os.readlink(f"/proc/{guest}/ns/{n}") for n in ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")}
-                if ROOT
-                else {}
-            )
+            seen = {}
+            for pid in (guest, str(cell.pid)):
+                text = Path(f"/proc/{pid}/status").read_text()
+                seen[pid] = dict(line.split(":\t", 1) for line in text.splitlines())
+            spaces = {name: str(Path(f"/proc/{guest}/ns/{name}").readlink()) for name in SPACES} if ROOT else {}
+            descriptors = Path(f"/proc/{guest}/fd")
+            for _ in range(500):
+                if not ROOT or len(list(descriptors.iterdir())) == 4:
+                    break
+                await asyncio.sleep(0.01)
             return (
                 cell.layers,
-                status,
+                seen[guest],
+                seen[str(cell.pid)],
                 spaces,
-                {fd: os.readlink(f"/proc/{guest}/fd/{fd}") for fd in os.listdir(f"/proc/{guest}/fd")} if ROOT else {},
+                len(list(descriptors.iterdir())) if ROOT else 4,
             )
         finally:
             sandbox._forget(cell)
 
-    layers, status, spaces, descriptors = boxed(tmp_path, tier, body)
-    assert status["Seccomp"] == "2"
-    assert status["NoNewPrivs"] == "1"
-    assert {status[f"Cap{name}"] for name in ("Inh", "Prm", "Eff", "Amb")} == {"0" * 16}
-    assert "0" not in status["Uid"].split()
+    layers, guest, init, spaces, descriptors = boxed(tmp_path, tier, body)
+    assert guest["Seccomp"] == "2"
+    assert guest["NoNewPrivs"] == "1"
+    assert {status[f"Cap{name}"] for status in (guest, init) for name in ("Inh", "Prm", "Eff", "Amb")} == {"0" * 16}
+    assert "0" not in guest["Uid"].split() + init["Uid"].split()
+    assert descriptors == 4
     assert "seccomp allow-list" in layers
     if tier == "full":
-        assert status["CapBnd"] == "0" * 16
-        assert all(os.readlink(f"/proc/self/ns/{name}") != inode for name, inode in spaces.items())
+        assert guest["CapBnd"] == "0" * 16
+        assert init["Seccomp"] == "2"
+        assert all(str(Path(f"/proc/self/ns/{name}").readlink()) != inode for name, inode in spaces.items())
     else:
         assert not any("namespace" in layer for layer in layers)
-    if ROOT:
-        assert sorted(descriptors) == ["0", "1", "2", "3"]
 
 
 @pytest.mark.skipif(not ROOT, reason="uids are reserved as root only")
@@ -399,10 +421,7 @@ def test_every_sandbox_has_a_uid_of_its_own_as_root(tmp_path, tier):
     async def body(sandbox: Sandbox):
         cells = [await sandbox._cell(30.0, 256, None, b"") for _ in range(3)]
         try:
-            return [
-                os.stat(f"/proc/{children_of(cell.pid)[0]}/task").st_uid or uid_of(children_of(cell.pid)[0])
-                for cell in cells
-            ]
+            return [uid_of(children_of(cell.pid)[0]) for cell in cells]
         finally:
             for cell in cells:
                 sandbox._forget(cell)
@@ -544,11 +563,10 @@ def around(tmp_path):
     assert alive
 
 
-@both
-def test_the_attacks_are_contained(tmp_path, tier, around):
+def test_the_attacks_are_contained(box, tmp_path, around):
     apart = ("foreign syscall abi", "signal to the init")  # these end the process that tries them
     tries = "".join(attack(name, around) for name in CONTAINED if name not in apart)
-    r = run_code(tmp_path, tier, PRELUDE + tries + "print('all tried')", timeout_s=60)
+    r = box.run(PRELUDE + tries + "print('all tried')", timeout_s=60)
     assert "ESCAPED" not in r.stdout, [line for line in r.stdout.splitlines() if "ESCAPED" in line]
     assert r.stdout.endswith("all tried\n")
     assert "SECRET" not in r.stdout + r.stderr
@@ -567,18 +585,16 @@ def test_the_attacks_are_real(tmp_path, around):
     assert [line.removesuffix(" ESCAPED") for line in done.stdout.splitlines() if line.endswith("ESCAPED")] == able
 
 
-@both
-def test_another_architectures_calls_kill(tmp_path, tier):
-    r = run_code(tmp_path, tier, PRELUDE + "int80()\nprint('alive')")
+def test_another_architectures_calls_kill(box):
+    r = box.run(PRELUDE + "int80()\nprint('alive')")
     assert r.exit_code == 128 + 31
     assert "alive" not in r.stdout
 
 
-@both
-def test_the_init_cannot_be_killed_from_inside(tmp_path, tier):
+def test_the_init_cannot_be_killed_from_inside(box, tmp_path):
     r = run_code(
         tmp_path,
-        tier,
+        box.tier,
         "import os, signal\ntry: os.kill(os.getppid(), signal.SIGKILL)\nexcept OSError: pass\nprint('still here')",
     )
     assert (r.exit_code, r.stdout, r.stopped_by) == (0, "still here\n", None)
@@ -599,19 +615,15 @@ def test_two_sandboxes_do_not_see_each_other(tmp_path, tier):
     assert r.error["type"] in ("ProcessLookupError", "PermissionError")
 
 
-@both
-def test_the_environment_holds_nothing_of_ours(tmp_path, tier, monkeypatch):
+def test_the_environment_holds_nothing_of_ours(box, tmp_path, monkeypatch):
     monkeypatch.setenv("API_KEY", "SECRET-KEY")
-    r = run_code(
-        tmp_path, tier, "env; tr '\\0' '\\n' < /proc/self/environ; tr '\\0' '\\n' < /proc/1/environ", language="bash"
-    )
+    r = box.run("env; tr '\\0' '\\n' < /proc/self/environ; tr '\\0' '\\n' < /proc/1/environ", language="bash")
     assert "SECRET-KEY" not in r.stdout
     names = {line.split("=")[0] for line in r.stdout.splitlines()}
     assert names <= {"PATH", "HOME", "TMPDIR", "LANG", "TZ", "WORKSPACE", "PWD", "SHLVL", "_", "OLDPWD"}
 
 
-@both
-def test_links_and_pipes_are_not_collected(tmp_path, tier, around):
+def test_links_and_pipes_are_not_collected(box, around):
     planted = code(f"""
         import os
         os.symlink({around["canary"]!r}, "link.txt")
@@ -623,7 +635,7 @@ def test_links_and_pipes_are_not_collected(tmp_path, tier, around):
         open("fine.txt", "w").write("2")
         open("new\\nline\\x1b.txt", "w").write("3")
     """)
-    r = run_code(tmp_path, tier, planted)
+    r = box.run(planted)
     assert [(f.path, f.uri is not None) for f in r.files] == [
         ("fine.txt", True),
         ("new\nline␛.txt", True),
@@ -649,21 +661,20 @@ def test_a_shared_folder_is_seen_read_only_at_its_own_path(tmp_path, tier, aroun
     assert (shared / "data.csv").read_text() == "1,2"
 
 
-@both
-def test_a_skill_is_seen_read_only(tmp_path, tier):
+def test_a_skill_is_seen_read_only(box, tmp_path):
     skill = tmp_path / "skill"
     (skill / "scripts").mkdir(parents=True)
     (skill / "scripts" / "a.py").write_text("print('ran', __import__('sys').argv[1:])")
     r = run_code(
         tmp_path,
-        tier,
+        box.tier,
         'cd "$SKILL"; python3 scripts/a.py x; touch new; [ -e /skill ] && echo fixed',
         language="bash",
         skill=skill,
     )
     assert r.stdout.splitlines()[0] == "ran ['x']"
     assert "new" in r.stderr
-    assert ("fixed" in r.stdout) == (tier == "full")
+    assert ("fixed" in r.stdout) == (box.tier == "full")
 
 
 # --- ordinary programs
@@ -683,7 +694,7 @@ BENIGN = {
     "ids": "import uuid, random, secrets, hashlib\nuuid.uuid4(); random.random(); secrets.token_hex(); hashlib.sha256(b'x')",
     "ctypes": "import ctypes; assert ctypes.CDLL(None).getpid() > 0",
     "signals": "import signal, os\nheard = []\nsignal.signal(signal.SIGUSR1, lambda *a: heard.append(1))\nos.kill(os.getpid(), signal.SIGUSR1)\nassert heard",
-    "mmap": "import mmap\nm = mmap.mmap(-1, 1 << 20)\nm[0] = 1\nopen('f','wb').write(bytes(4096))\nmmap.mmap(open('f','r+b').fileno(), 0)[0] = 1",
+    "mmap": "import mmap\nm = mmap.mmap(-1, 1 << 20)\nm[0] = 1\nopen('f','wb').write(bytes(4096))\nf = open('f','r+b')\nmmap.mmap(f.fileno(), 0)[0] = 1",
     "who": "import os, getpass, platform\nos.getuid(); os.cpu_count(); platform.platform()",
     "at exit": "import atexit; atexit.register(print, 'bye')",
     "pickle across processes": "import subprocess, sys, pickle\np = subprocess.run([sys.executable, '-c', 'import pickle,sys; pickle.dump(1, sys.stdout.buffer)'], stdout=-1)\nassert pickle.loads(p.stdout) == 1",
@@ -701,10 +712,9 @@ BENIGN_FULL_ONLY = {
 }
 
 
-@both
 @pytest.mark.parametrize("name", BENIGN)
-def test_ordinary_python_works(tmp_path, tier, name):
-    r = run_code(tmp_path, tier, BENIGN[name])
+def test_ordinary_python_works(box, name):
+    r = box.run(BENIGN[name])
     assert (r.exit_code, r.stderr) == (0, "")
 
 
@@ -714,7 +724,6 @@ def test_ordinary_python_that_needs_its_own_machine_works_in_full(tmp_path, name
     assert (r.exit_code, r.stderr) == (0, "")
 
 
-@both
 @pytest.mark.parametrize(
     ("script", "said"),
     [
@@ -729,8 +738,8 @@ def test_ordinary_python_that_needs_its_own_machine_works_in_full(tmp_path, name
         ("find . -name x; sed -n 1p /etc/ld.so.cache >/dev/null; date +%Y >/dev/null; python3 -c 'print(5)'", "5\n"),
     ],
 )
-def test_ordinary_shell_works(tmp_path, tier, script, said):
-    r = run_code(tmp_path, tier, script, language="bash")
+def test_ordinary_shell_works(box, script, said):
+    r = box.run(script, language="bash")
     assert (r.exit_code, r.stderr) == (0, "")
     assert said is None or r.stdout == said
 

@@ -47,18 +47,23 @@ ALLOWED_WITH_SOCKETS = ["accept", "accept4", "bind", "connect", "listen"]
 
 REFUSED = """
     acct add_key adjtimex bpf capset chown chroot clock_adjtime clock_settime create_module delete_module fanotify_init fanotify_mark fchown
-    fchownat finit_module fremovexattr fsconfig fsetxattr fsmount fsopen fspick get_kernel_syms get_mempolicy init_module io_cancel
+    fchownat finit_module fsconfig fsmount fsopen fspick get_kernel_syms get_mempolicy init_module io_cancel
     io_destroy io_getevents io_setup io_submit io_uring_enter io_uring_register io_uring_setup ioperm iopl ioprio_set kcmp kexec_file_load
-    kexec_load keyctl lchown lookup_dcookie lremovexattr lsetxattr mbind memfd_create memfd_secret migrate_pages mlock mlock2 mlockall
+    kexec_load keyctl lchown lookup_dcookie mbind memfd_create memfd_secret migrate_pages mlock mlock2 mlockall
     modify_ldt mount mount_setattr move_mount move_pages mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedsend mq_unlink msgctl
     msgget msgrcv msgsnd name_to_handle_at nfsservctl open_by_handle_at open_tree perf_event_open pidfd_getfd pivot_root process_madvise
-    process_mrelease process_vm_readv process_vm_writev ptrace query_module quotactl quotactl_fd reboot removexattr remap_file_pages
+    process_mrelease process_vm_readv process_vm_writev ptrace query_module quotactl quotactl_fd reboot remap_file_pages
     request_key sched_setattr sched_setparam sched_setscheduler seccomp semctl semget semop semtimedop set_mempolicy setdomainname
-    setfsgid setfsuid setgid setgroups sethostname setns setregid setresgid setresuid setreuid settimeofday setuid setxattr shmat shmctl
+    setfsgid setfsuid setgid setgroups sethostname setns setregid setresgid setresuid setreuid settimeofday setuid shmat shmctl
     shmdt shmget swapoff swapon sync syncfs sysfs syslog umount umount2 unshare uselib userfaultfd ustat vhangup vmsplice
 """.split()  # noqa: SIM905
 
-EPERM, ENOSYS, ENOTTY = 1, 38, 25
+UNSUPPORTED = """
+    fremovexattr fsetxattr lremovexattr lsetxattr removexattr setxattr
+""".split()  # noqa: SIM905
+"""Refused as a file system without attributes would: `cp -p` then goes on, where EPERM is an error to it."""
+
+EPERM, ENOSYS, ENOTSUP = 1, 38, 95
 NAMESPACE_FLAGS = 0x7E020080
 """Every CLONE_NEW* of clone(2); 0x80, CLONE_NEWTIME, lies in the signal byte and cannot be asked for this way, so asking is refused too."""
 SET_ID_BITS = 0o6000
@@ -90,6 +95,8 @@ def compile_filter(tier: str) -> bytes:
         rules.allow(name)
     for name in REFUSED:
         rules.refuse(name)
+    for name in UNSUPPORTED:
+        rules.refuse(name, errno=ENOTSUP)
     _memory_and_processes(rules)
     _files(rules)
     _sockets(rules, tier)

@@ -72,6 +72,7 @@ class Zygote:
         self._last_id = 0
         self._loop = asyncio.get_running_loop()
         self.alive = True
+        self._last_words = ""
         self.python = ""
         self.pid = process.pid
 
@@ -119,8 +120,10 @@ class Zygote:
         return Birth(pid, pidfd, asked.reaped)
 
     async def close(self) -> None:
-        """Let it go and wait for it; its children are the business of whoever holds their leashes."""
+        """Let it go and wait for it; its children are the business of whoever holds their leashes. Safe to call twice."""
         self._lost()
+        if self._complaints < 0:
+            return
         try:
             await asyncio.to_thread(self._process.wait, 5)
         except subprocess.TimeoutExpired:
@@ -128,8 +131,7 @@ class Zygote:
             await asyncio.to_thread(self._process.wait)
         self._last_words = os.pread(self._complaints, 4096, 0).decode(errors="replace").strip()[-500:]
         os.close(self._complaints)
-
-    _last_words: str = ""
+        self._complaints = -1
 
     def _readable(self) -> None:
         while self.alive:

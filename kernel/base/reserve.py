@@ -11,7 +11,6 @@ Guarantees
 Taken names are stepped over, so somebody who binds them all denies service, and gains nothing else.
 """
 
-import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -59,14 +58,12 @@ def _first_of_range(uid_map: str) -> int:
     if any(inside <= PREFERRED_FIRST and inside + count >= PREFERRED_FIRST + RANGE for inside, _, count in pieces):
         return PREFERRED_FIRST
     inside, _, count = max(pieces, key=lambda piece: piece[2])
-    first = min(inside + count, NOBODY if inside <= NOBODY < inside + count else inside + count) - RANGE
+    first = inside + count - RANGE
+    if first <= NOBODY < inside + count:
+        first = NOBODY - RANGE
     if first <= max(inside, 0):
         raise Overloaded(
             f"uid 0 of a user namespace with {count} ids has none to give to sandboxes. Run as an ordinary user.",
             retry_after_s=3600.0,
         )
     return first
-
-
-def is_root() -> bool:
-    return os.geteuid() == 0

@@ -52,7 +52,7 @@ GUEST_FRAMES = 3
 
 RUNTIME = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32")
 """What a program needs to start, read-only, besides the interpreter's own prefix."""
-ETC = ("/etc/ld.so.cache", "/etc/localtime", "/etc/alternatives")
+ETC = ("/etc/ld.so.cache", "/etc/localtime", "/etc/alternatives", "/etc/ssl/openssl.cnf", "/etc/ssl/certs")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random", "/dev/full")
 SYNTHETIC_ETC = (
     ("passwd", "guest:x:1000:1000:guest:/workspace:/bin/bash\n"),
@@ -253,12 +253,13 @@ class Init:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             if not self.full:
                 self._lock()
-            _tell(self.leash, {"up": self.applied}, self.workspace)
-            self.leash.close()
             layers.hold_descriptors(self.guest_descriptors)
-            layers.close_all_but((0, 1, 2, GUEST_FRAMES))
+            layers.close_all_but((0, 1, 2, GUEST_FRAMES, self.leash.fileno(), self.workspace))
             for end in (self.wake, self.wake_end):
-                end.detach()
+                end.detach()  # closed just now; its number may be another's soon
+            _tell(self.leash, {"up": self.applied}, self.workspace)
+            os.close(self.workspace)
+            self.leash.close()
         except BaseException as error:  # noqa: BLE001
             self._report(error)
             os._exit(126)

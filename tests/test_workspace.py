@@ -1,0 +1,118 @@
+import os
+
+import pytest
+from agent_kernel.base.errors import ArgumentError, LimitExceeded
+from agent_kernel.base.limits import Limits
+from agent_kernel.base.workspace import ENTRIES_MAX, checked_files, checked_path, collect, usage
+
+
+@pytest.fixture
+def folder(tmp_path):
+    descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    yield tmp_path, descriptor
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize("path", ["a", "a/b.txt", "ä/ö ü", ".hidden", "a..b", "x" * 255])
+def test_names_beneath_the_workspace_are_taken(path):
+    assert checked_path(path) == path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "/",
+        "/a",
+        "..",
+        "a/..",
+        "../a",
+        "a/../b",
+        "./a",
+        "a//b",
+        "a/",
+        "a\0b",
+        "a\\b",
+        "x" * 256,
+        "\ud800",
+        "/".join("a" * 40),
+    ],
+)
+def test_names_that_lead_elsewhere_are_refused(path):
+    with pytest.raises(ArgumentError) as refused:
+        checked_path(path)
+    assert refused.value.code == "path.outside"
+
+
+def test_files_larger_than_a_workspace_are_refused():
+    with pytest.raises(LimitExceeded):
+        checked_files({"a": b"123456"}, Limits(workspace_bytes_max=5))
+
+
+def test_new_and_changed_files_are_found_and_unchanged_ones_are_not(folder):
+    path, descriptor = folder
+    (path / "d").mkdir()
+    (path / "same").write_text("1")
+    (path / "changed").write_text("2")
+    (path / "d" / "new").write_text("3")
+    found = collect(descriptor, {"same": b"1", "changed": b"1"}, Limits())
+    assert [(f.path, f.data) for f in found] == [("changed", b"2"), ("d/new", b"3")]
+
+
+def test_only_regular_files_with_one_link_are_read(folder, tmp_path_factory):
+    path, descriptor = folder
+    secret = tmp_path_factory.mktemp("outside") / "secret"
+    secret.write_text("SECRET")
+    (path / "link").symlink_to(secret)
+    (path / "folder").symlink_to(secret.parent)
+    os.mkfifo(path / "fifo")
+    (path / "one").write_text("1")
+    os.link(path / "one", path / "two")
+    os.link(secret, path / "hard")
+    assert collect(descriptor, {}, Limits()) == []
+
+
+def test_what_is_past_the_limits_is_named_and_not_kept(folder):
+    path, descriptor = folder
+    for name in "abc":
+        (path / name).write_bytes(b"12345")
+    with (path / "sparse").open("wb") as file:
+        file.truncate(1 << 40)
+    found = collect(descriptor, {}, Limits(collected_bytes_max=10))
+    assert sum(f.data is not None for f in found) == 2
+    assert {f.path: f.size_bytes for f in found} == {"a": 5, "b": 5, "c": 5, "sparse": 1 << 40}
+    assert sum(f.data is not None for f in collect(descriptor, {}, Limits(collected_files_max=1))) == 1
+
+
+def test_names_that_are_no_text_become_text(folder):
+    path, descriptor = folder
+    (path / os.fsdecode(b"bad\xff\x1b")).write_text("1")
+    [found] = collect(descriptor, {}, Limits())
+    assert found.path.encode()
+    assert "\x1b" not in found.path
+
+
+def test_a_tree_too_deep_to_be_looked_at_ends_the_look(folder):
+    _, descriptor = folder
+    deep = descriptor
+    opened = []
+    for _ in range(200):
+        os.mkdir("d", dir_fd=deep)
+        deep = os.open("d", os.O_RDONLY, dir_fd=deep)
+        opened.append(deep)
+    os.close(os.open("hidden", os.O_CREAT | os.O_WRONLY, dir_fd=deep))
+    for one in opened:
+        os.close(one)
+    assert collect(descriptor, {}, Limits()) == []
+    assert usage([descriptor], []).inodes == ENTRIES_MAX
+
+
+def test_open_files_that_nobody_sees_count_as_used(folder):
+    path, descriptor = folder
+    with (path / "gone").open("wb") as file:
+        file.write(bytes(1 << 20))
+        file.flush()
+        os.fsync(file.fileno())
+        (path / "gone").unlink()
+        assert usage([descriptor], []).bytes == 0
+        assert usage([descriptor], [os.getpid()]).bytes >= 1 << 20
