@@ -15,12 +15,12 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .interleave import Contender
+from .interleave import Contender, Role
 
 __all__ = ["ROW_BYTES", "command", "empty_commit", "empty_process", "nothing", "plain_python", "raw_append", "raw_log"]
 
@@ -59,7 +59,7 @@ def plain_python() -> Contender:
     )
 
 
-def command(name: str, role: Any, about: str, argv: Sequence[str], expected: bytes = b"1\n") -> Contender:
+def command(name: str, role: Role, about: str, argv: Sequence[str], expected: bytes = b"1\n") -> Contender:
     """A command until its output and status are here."""
 
     def run() -> tuple[int, bytes]:
@@ -127,7 +127,7 @@ def empty_commit(folder: Path) -> Iterator[Contender]:
 
 
 @contextmanager
-def _log(path: Path) -> Iterator[Any]:
+def _log(path: Path) -> Iterator[Callable[[int], int]]:
     record = bytes(ROW_BYTES)
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     sync = getattr(os, "fdatasync", os.fsync)

@@ -30,7 +30,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Absent", "Case", "Contender", "Outcome", "Series", "Summary", "measure", "percentile", "summarise"]
+__all__ = ["Absent", "Case", "Contender", "Outcome", "Role", "Series", "Summary", "measure", "percentile", "summarise"]
 
 Role = Literal["subject", "control", "peer"]
 

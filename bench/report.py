@@ -122,7 +122,7 @@ def _cells(one: Summary) -> dict[str, str]:
         "p99": duration(one.p99),
         "x": _ratio(one.ratio),
         "x of rounds": "-" if low is None or high is None else f"{_ratio(low)}..{_ratio(high)}",
-        "per s": f"{one.per_second:,.0f}" if one.per_second < 1e6 else "-",
+        "per s": f"{one.per_second:,.{0 if one.per_second >= 10 else 1}f}" if one.per_second < 1e6 else "-",
         "n": str(one.samples),
     }
 
