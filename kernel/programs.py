@@ -623,7 +623,7 @@ class Program:
         """The guest is gone without END."""
         if self.cancelling and self._life_now is not None and self._life_now.cancel_sent is not None:
             return await self._cut()
-        if ended.stopped_by in ("cpu", "timeout", "output", "disk", "files"):
+        if ended.stopped_by in ("cpu", "timeout", "output", "disk", "files", "processes"):
             return await self._fail(
                 "guest.stopped",
                 f"The program was stopped by its limit: {ended.stopped_by}.",

@@ -174,6 +174,14 @@ def test_a_program_that_never_awaits_is_stopped(tmp_path):
     assert seen["usage"]["starts"] == 1
 
 
+def test_a_program_that_floods_its_output_is_stopped_by_name(tmp_path):
+    body = 'while True:\n    os.write(1, b"x" * 65536)'
+    seen = opened(tmp_path / "s", lambda k: ran(k, body), limits={"output_bytes_max": 1 << 20})
+    assert seen["status"] == "failed"
+    assert seen["error"]["stopped_by"] == "output"
+    assert seen["usage"]["starts"] == 1
+
+
 def test_timers_of_the_loop_are_durable_and_the_clock_never_falls(tmp_path):
     async def act(k):
         return await ran(
