@@ -12,6 +12,7 @@ If the process dies instead, the lock falls with it, the socket file is stale, a
 """
 
 import asyncio
+import importlib
 import logging
 import signal
 import sys
@@ -26,9 +27,7 @@ from agent_kernel.base.policy import Grants, load_policy
 
 from . import resources
 from .control import Control
-from .server import build
 from .stdio import watch_parent
-from .transport import Wire
 from .values import wire
 
 __all__ = ["Options", "answer", "serve_stdio"]
@@ -49,11 +48,14 @@ async def serve_stdio(options: Options, source: int, sink: int, parent: int) -> 
         stream=sys.stderr, level=logging.WARNING, format="agent-kernel: %(levelname)s %(name)s: %(message)s"
     )
     grants = widened(load_policy(options.state / "config.toml").grants, options.grants)
+    # The SDK takes half a second to import, the kernel's children some time to come up: at the same time.
+    importing = asyncio.ensure_future(asyncio.to_thread(_import_face))
     async with Kernel.open(options.state, grants=grants, tier=options.tier) as kernel:
+        build, wire_of = await importing
         control = await Control.open(
             kernel.store.folder, lambda op, request: answer(kernel, op, request, options.agent)
         )
-        connection = Wire(source, sink, kernel.policy.limits)
+        connection = wire_of(source, sink, kernel.policy.limits)
         stop_watching = watch_parent(parent, connection.ended)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, connection.ended)
@@ -64,6 +66,11 @@ async def serve_stdio(options: Options, source: int, sink: int, parent: int) -> 
             stop_watching()
             await connection.close()
             control.close()
+
+
+def _import_face() -> tuple[Any, Any]:
+    server = importlib.import_module("agent_kernel_mcp.server")
+    return server.build, importlib.import_module("agent_kernel_mcp.transport").Wire
 
 
 def widened(file: Grants, line: Grants) -> Grants:
