@@ -18,7 +18,6 @@ Guarantees
 Not here: what may be seen (memory.py), where the numbers were tuned (docs/DECISIONS.md).
 """
 
-import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -116,10 +115,13 @@ class Text(NamedTuple):
 
 
 def some_of(terms: Sequence[str]) -> str:
-    """An FTS5 expression for texts that have two of the terms, or one where there are too few to ask for two."""
+    """An FTS5 expression for texts that may have two of the terms; one where there are too few to ask for two.
+
+    Two pairs instead of all six: a third of the postings are walked, and what shares half its words seldom shares just one pair.
+    """
     if len(terms) < RARE_TERMS:
         return any_of(terms)
-    return " OR ".join(f'("{a}" AND "{b}")' for a, b in itertools.combinations(terms, 2))
+    return f"({any_of(terms[0::2])}) AND ({any_of(terms[1::2])})"
 
 
 def near_duplicates(new: Text, others: Iterable[Text]) -> list[tuple[Text, float]]:
