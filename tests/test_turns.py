@@ -349,17 +349,66 @@ def test_the_lines_that_start_a_script_do_nothing():
 
 def test_nothing_follows_end_whatever_the_program_catches():
     program = """
-async def main(input):
-    import asyncio
+import asyncio
+def main(input):
+    while True:
+        try:
+            asyncio.run(asyncio.Event().wait())
+        except BaseException:
+            kernel.log("still here")
+            try:
+                kernel.spawn("more")
+            except BaseException:
+                return "caught"
+"""
+    run = host.Run(program)
+    run._start()
+    assert run.until_idle()
+    assert run.payload["error"]["code"] == "guest.deadlock"
+    with pytest.raises(host.Gone):
+        run.life.receive()
+    run.life.close()
+
+
+def test_a_task_that_will_not_end_does_not_hold_what_main_returned():
+    program = """
+import asyncio
+async def stubborn():
     while True:
         try:
             await asyncio.Event().wait()
-        except BaseException:
-            kernel.log("still here")
+        except asyncio.CancelledError:
+            pass
+async def main(input):
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    return "done"
 """
-    run = host.Run(program)
-    assert run.live()["error"]["code"] == "guest.deadlock"
-    assert run.notes == []
+    assert output(program) == "done"
+
+
+def test_blocking_code_cancelled_in_the_turn_of_its_answer_sees_the_cancel():
+    program = """
+import asyncio
+async def main(input):
+    child, out, tasks = kernel.spawn("skill"), [], []
+    await child.started()
+    def blocking():
+        try:
+            out.append(child.result())
+        except asyncio.CancelledError:
+            out.append("cancelled")
+            raise
+    async def start():
+        tasks.append(asyncio.create_task(asyncio.to_thread(blocking)))
+    starting = asyncio.create_task(start())
+    await child  # woken by the same answer, before the thread
+    tasks[0].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return out
+"""
+    answers = {"spawn": {"run_id": "run_child"}, "join": 1}
+    assert output(program, answer=lambda method, *_: {"ok": answers[method]}) == ["cancelled"]
 
 
 def test_what_is_left_over_ends_before_the_steps_are_undone():

@@ -191,9 +191,8 @@ def _seal_uuid(patches: Patches, stream: Stream) -> None:
 
 def unseal(patches: Patches) -> None:
     """In a forked child: the system's own sources again, and randomness that no sibling shares."""
-    patches.undo()
+    patches.undo()  # `random` seeds itself anew in a child
     gc.enable()
-    random.seed()
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed()

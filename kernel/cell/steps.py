@@ -35,7 +35,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn, Protocol
 
@@ -117,7 +117,7 @@ class Step:
 
     # --- in the parent
 
-    def fork(self, runtime: _Runtime, ordinal: int, others: Iterable["Step"]) -> None:
+    def fork(self, runtime: _Runtime, ordinal: int) -> None:
         self._ordinal = ordinal
         ours, theirs = socket.socketpair()
         flush_output()
@@ -136,9 +136,6 @@ class Step:
             return
         if self._pid == 0:
             ours.close()
-            for other in others:
-                if other._socket is not None:  # noqa: SLF001
-                    other._socket.close()  # noqa: SLF001 - else a sibling would never see the end of its parent
             self._child(runtime, theirs)
         runtime.forked = ""
         theirs.close()

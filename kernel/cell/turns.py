@@ -352,7 +352,7 @@ class Runtime:
         if request.step is not None:
             self._open_steps += 1
             if ordinal not in self._answered_steps:
-                request.step.fork(self, ordinal, self._forked_steps())
+                request.step.fork(self, ordinal)
 
     def _close(self, request: Request) -> None:
         assert request.ordinal is not None
@@ -436,7 +436,8 @@ class Runtime:
         before = len(self._inbox)
         while len(self._inbox) == before:
             self._flush()
-            self._wait_readable()
+            if len(self._inbox) == before:  # flushing reads too
+                self._wait_readable()
 
     def _wait_readable(self) -> None:
         poll = select.poll()
