@@ -503,6 +503,7 @@ class Runtime:
             return
         self.phase = "over"
         self.speak()
+        steps.flush_output()  # who has read END may kill
         for request in self._open.values():
             if request.step is not None:
                 request.step.stop()
