@@ -160,22 +160,27 @@ class Cell:
             patience.cancel()
 
     def _hear(self) -> None:
-        try:
-            packet, descriptors, _, _ = socket.recv_fds(self._leash, 1 << 16, 1)
-        except (BlockingIOError, ConnectionResetError):
-            return  # reset: it left with a "K" unread; its last word comes with the next read
-        except OSError:
-            packet, descriptors = b"", []
-        message: dict[str, Any] = json.loads(packet) if packet else {}
-        if "up" in message:
-            self._workspace = descriptors[0]
-            _settle(self._up, tuple(message["up"]))
-        elif "failed" in message:
-            _fail(self._up, Refused(message["failed"], message["reason"]))
-        else:  # its last word, or none: the init is gone
-            self._loop.remove_reader(self._leash.fileno())
-            _fail(self._up, Refused("init", "the child died while it was being locked"))
-            _settle(self._down, message or {"ended": None, "cpu_s": 0.0, "peak_bytes": 0})
+        """Every packet there is: after a reset libuv watches a socket no more, so nothing may be left for a next time."""
+        while not self._closed:
+            try:
+                packet, descriptors, _, _ = socket.recv_fds(self._leash, 1 << 16, 1)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                continue  # it left with a "K" unread; its last word comes with the next read
+            except OSError:
+                packet, descriptors = b"", []
+            message: dict[str, Any] = json.loads(packet) if packet else {}
+            if "up" in message:
+                self._workspace = descriptors[0]
+                _settle(self._up, tuple(message["up"]))
+            elif "failed" in message:
+                _fail(self._up, Refused(message["failed"], message["reason"]))
+            else:  # its last word, or none: the init is gone
+                self._loop.remove_reader(self._leash.fileno())
+                _fail(self._up, Refused("init", "the child died while it was being locked"))
+                _settle(self._down, message or {"ended": None, "cpu_s": 0.0, "peak_bytes": 0})
+                return
 
     # --- life
 
