@@ -54,6 +54,8 @@ __all__ = ["Cell", "Content", "Ended", "FileOut", "LayerReport", "Report", "Resu
 
 LANGUAGES = ("python", "bash")
 TIERS = ("full", "confined")
+FILTERS = (*TIERS, "shared")
+"""`shared` is for tier confined without a uid of its own."""
 ADDRESS_SPACE_EXTRA = 512 * MIB
 """RLIMIT_AS is twice the memory and this: interpreters and threads reserve far more than they touch."""
 TASKS_ABOVE = 16
@@ -185,7 +187,7 @@ class Sandbox:
         """`tier` asks for that one and no other; what cannot be had makes `tier` none and every run a refusal, not the open."""
         self = cls(store, ports, limits, policy, scheduler)
         try:
-            self._filters = {name: syscalls.compile_filter(name) for name in TIERS}
+            self._filters = {name: syscalls.compile_filter(name) for name in FILTERS}
         except HostError as error:
             self.refusals.append(error.message)
             return self
@@ -386,7 +388,7 @@ class Sandbox:
         full = self.tier == "full"
         tasks = bounds.tasks + TASKS_ABOVE + (0 if root or full else tasks_of_uid(uid))
         request: dict[str, Any] = {
-            "tier": self.tier, "uid": uid, "gid": gid, "own_uid": root,
+            "tier": self.tier, "filter": self.tier if root or full else "shared", "uid": uid, "gid": gid, "own_uid": root,
             "bytes_max": self._limits.workspace_bytes_max, "inodes_max": self._limits.workspace_inodes_max,
             "folders": [str(folder.path) for folder in self._policy.grants.folders],
             "skill": str(skill) if skill else None,

@@ -466,6 +466,12 @@ CONTAINED = {
     "signal to a host process": "import os; os.kill({victim}, 0)",
     "signal to the init": "import os, signal; os.kill(os.getppid(), signal.SIGKILL); import time; time.sleep(0.2); assert os.getppid() in (0, 1) or True; os.kill(os.getppid(), 0); raise PermissionError if os.getppid() == 1 else SystemExit(0)",
     "priority of a host process": "import os; os.setpriority(os.PRIO_PROCESS, {victim}, 19)",
+    "affinity of a host process": "import os; os.sched_setaffinity({victim}, {{0}})",
+    "mode of a host file": "import os; os.chmod({canary!r}, 0o600)",
+    "mode of a host file through a link": "import os; os.symlink({canary!r}, 'm'); os.chmod('m', 0o600)",
+    "time of a host file": "import os; os.utime({canary!r})",
+    "attribute names of a host file": "import os; os.listxattr({canary!r})",
+    "watching a host folder": "libc('inotify_add_watch', ctypes.CDLL(None).inotify_init(), {folder!r}.encode(), 0xFFF)",
     "set-uid file": "import os; open('f', 'w'); os.chmod('f', 0o4755)",
     "set-uid at creation": "import os; os.open('g', os.O_CREAT | os.O_WRONLY, 0o4755)",
     "set-gid by fchmod": "import os; os.fchmod(os.open('h', os.O_CREAT | os.O_WRONLY), 0o2755)",
@@ -577,7 +583,9 @@ def test_the_attacks_are_real(tmp_path, around):
     """Outside a sandbox most of them work: an attack that cannot succeed anywhere proves nothing."""
     able = ["canary file", "canary through a link", "canary through proc root", "own environ file", "tcp to a listener of the host",
             "unix socket of the host", "abstract socket of the host", "signal to a host process", "set-uid file", "set-uid at creation",
-            "set-gid by fchmod", "memory file", "netlink socket", "limits of another", "own subreaper"]  # fmt: skip
+            "set-gid by fchmod", "memory file", "netlink socket", "limits of another", "own subreaper", "mode of a host file",
+            "mode of a host file through a link", "time of a host file", "attribute names of a host file", "watching a host folder",
+            "affinity of a host process", "priority of a host process"]  # fmt: skip
     tries = "".join(attack(name, around) for name in able)
     done = subprocess.run(
         [sys.executable, "-c", PRELUDE + tries], cwd=tmp_path, capture_output=True, text=True, timeout=60
@@ -698,6 +706,7 @@ BENIGN = {
     "who": "import os, getpass, platform\nos.getuid(); os.cpu_count(); platform.platform()",
     "at exit": "import atexit; atexit.register(print, 'bye')",
     "pickle across processes": "import subprocess, sys, pickle\np = subprocess.run([sys.executable, '-c', 'import pickle,sys; pickle.dump(1, sys.stdout.buffer)'], stdout=-1)\nassert pickle.loads(p.stdout) == 1",
+    "modes and times": "import os, shutil\nopen('a','w')\nos.chmod('a', 0o750)\nshutil.copy2('a', 'b')\nassert os.stat('b').st_mode & 0o777 == 0o750\nos.utime('b', (1, 2))\nassert os.stat('b').st_mtime == 2\nf = open('b')\nos.fchmod(f.fileno(), 0o700)\nassert os.stat('b').st_mode & 0o777 == 0o700",
     "isatty": "import os, sys\nassert not sys.stdin.isatty() and not os.isatty(1)",
     "socketpair": "import socket\na, b = socket.socketpair()\na.send(b'x'); assert b.recv(1) == b'x'",
     "file locks": "import fcntl\nf = open('l', 'w')\nfcntl.flock(f, fcntl.LOCK_EX); fcntl.lockf(f, fcntl.LOCK_UN)",

@@ -7,6 +7,9 @@ with the familiar EPERM; another architecture's calls (int 0x80, x32) kill the p
     full        UNIX, INET, INET6; STREAM and DGRAM                 the network namespace holds a loopback and nothing else
     confined    none; socketpair UNIX STREAM and SEQPACKET          there is no namespace, and a datagram socketpair reaches any
                                                                     abstract socket of the machine by sendto
+    shared      as confined                                         confined with the operator's own uid: what that uid may do to files
+                                                                    and processes outside must not be left to Landlock, which does not
+                                                                    judge chmod, utimensat, setpriority, sched_setaffinity, inotify
 
 Guarantees
 1. No call here makes a namespace, a mount, a device, a set-uid file, a memory file that no limit counts, or reaches into another process.
@@ -31,17 +34,25 @@ ALLOWED = """
     exit exit_group faccessat faccessat2 fadvise64 fallocate fchdir fdatasync fgetxattr flistxattr flock fork fstat fstatfs fsync ftruncate
     futex futex_requeue futex_wait futex_waitv futex_wake get_robust_list getcpu getcwd getdents getdents64 getegid geteuid getgid getgroups
     getitimer getpeername getpgid getpgrp getpid getppid getpriority getrandom getresgid getresuid getrlimit getrusage getsid getsockname
-    getsockopt gettid gettimeofday getuid getxattr inotify_add_watch inotify_init inotify_init1 inotify_rm_watch kill lgetxattr link
-    linkat listxattr llistxattr lseek lstat madvise membarrier mincore mkdir mkdirat mmap mprotect mremap msync munmap nanosleep
+    getsockopt gettid gettimeofday getuid inotify_init inotify_init1 inotify_rm_watch kill link
+    linkat lseek lstat madvise membarrier mincore mkdir mkdirat mmap mprotect mremap msync munmap nanosleep
     newfstatat pause pidfd_open pidfd_send_signal pipe pipe2 poll ppoll pread64 preadv preadv2 pselect6 pwrite64 pwritev pwritev2 read
     readahead readlink readlinkat readv recvfrom recvmmsg recvmsg rename renameat renameat2 restart_syscall rmdir rseq rt_sigaction
     rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_tgsigqueueinfo sched_get_priority_max
-    sched_get_priority_min sched_getaffinity sched_getattr sched_getparam sched_getscheduler sched_rr_get_interval sched_setaffinity
-    sched_yield select sendfile sendmmsg sendmsg sendto set_robust_list set_tid_address setitimer setpgid setpriority setrlimit setsid
+    sched_get_priority_min sched_getaffinity sched_getattr sched_getparam sched_getscheduler sched_rr_get_interval
+    sched_yield select sendfile sendmmsg sendmsg sendto set_robust_list set_tid_address setitimer setpgid setrlimit setsid
     setsockopt shutdown sigaltstack signalfd signalfd4 splice stat statfs statx symlink symlinkat sync_file_range sysinfo tee tgkill time
     timer_create timer_delete timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime times tkill
-    truncate umask uname unlink unlinkat utime utimensat utimes vfork wait4 waitid write writev
+    truncate umask uname unlink unlinkat vfork wait4 waitid write writev
 """.split()  # noqa: SIM905  a list of 190 strings is not easier to read
+
+ALLOWED_APART = """
+    getxattr inotify_add_watch lgetxattr listxattr llistxattr
+""".split()  # noqa: SIM905
+"""By path, and judged by nobody but the file's owner and mode: only where the guest sees no path of the host."""
+ALLOWED_WITH_OWN_UID = "sched_setaffinity setpriority utime utimensat utimes".split()  # noqa: SIM905
+HANDED_OVER = "chmod fchmod fchmodat utimensat".split()  # noqa: SIM905
+"""In `shared`: cell/permits.py does them for the guest, beneath its own folders only."""
 
 ALLOWED_WITH_SOCKETS = ["accept", "accept4", "bind", "connect", "listen"]
 
@@ -85,7 +96,7 @@ PERSONALITY = (0, LOW_32_BITS)
 
 
 def compile_filter(tier: str) -> bytes:
-    """BPF for `full` or `confined`; 10-30 ms the first time in a process."""
+    """BPF for `full`, `confined` or `shared`; 10-30 ms the first time in a process."""
     seccomp = _library()
     program = seccomp.SyscallFilter(seccomp.ERRNO(ENOSYS))
     program.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
@@ -97,8 +108,13 @@ def compile_filter(tier: str) -> bytes:
         rules.refuse(name)
     for name in UNSUPPORTED:
         rules.refuse(name, errno=ENOTSUP)
-    _memory_and_processes(rules)
-    _files(rules)
+    for name in ALLOWED_APART:
+        if tier == "full":
+            rules.allow(name)
+        else:
+            rules.refuse(name, errno=EPERM if name == "inotify_add_watch" else ENOTSUP)
+    _memory_and_processes(rules, tier)
+    _files(rules, tier)
     _sockets(rules, tier)
     with tempfile.TemporaryFile() as file:
         program.export_bpf(file)
@@ -121,6 +137,9 @@ class _Rules:
     def refuse(self, name: str, *conditions: Any, errno: int = EPERM) -> None:
         self._add(self._seccomp.ERRNO(errno), name, conditions)
 
+    def hand_over(self, name: str) -> None:
+        self._add(self._seccomp.NOTIFY, name, ())
+
     def bits(self, argument: int, mask: int, value: int) -> Any:
         return self._seccomp.Arg(argument, self._seccomp.MASKED_EQ, mask, value)
 
@@ -132,7 +151,13 @@ class _Rules:
         self._program.add_rule(action, number, *conditions)
 
 
-def _memory_and_processes(rules: _Rules) -> None:
+def _memory_and_processes(rules: _Rules, tier: str) -> None:
+    if tier == "shared":
+        rules.allow("sched_setaffinity", rules.bits(0, LOW_32_BITS, 0))
+        rules.allow("setpriority", rules.bits(0, LOW_32_BITS, 0), rules.bits(1, LOW_32_BITS, 0))
+    else:
+        for name in ALLOWED_WITH_OWN_UID:
+            rules.allow(name)
     rules.allow("clone", rules.bits(0, NAMESPACE_FLAGS, 0))
     rules.allow("prlimit64", rules.bits(0, LOW_32_BITS, 0))
     for option in PRCTL:
@@ -141,9 +166,14 @@ def _memory_and_processes(rules: _Rules) -> None:
         rules.allow("personality", rules.bits(0, LOW_32_BITS, persona))
 
 
-def _files(rules: _Rules) -> None:
+def _files(rules: _Rules, tier: str) -> None:
     """Nothing that carries a set-uid or set-gid bit is made: on a mount without nosuid it would stay behind."""
+    if tier == "shared":
+        for name in HANDED_OVER:
+            rules.hand_over(name)
     for name, mode in (("chmod", 1), ("fchmod", 1), ("fchmodat", 2), ("creat", 1)):
+        if tier == "shared" and name in HANDED_OVER:
+            continue
         rules.allow(name, rules.bits(mode, SET_ID_BITS, 0))
         for bit in (0o4000, 0o2000):
             rules.refuse(name, rules.bits(mode, bit, bit))

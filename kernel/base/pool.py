@@ -12,6 +12,7 @@ If the kernel dies, the zygote reads the end of its control socket and leaves; e
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import socket
@@ -94,8 +95,12 @@ class Zygote:
         ours.setblocking(False)  # noqa: FBT003  the standard library's own
         self = cls(process, ours, complaints)
         encoded = {tier: base64.b64encode(program).decode() for tier, program in filters.items()}
-        ours.send(json.dumps({"filters": encoded}).encode())
-        hello = await self._loop.sock_recv(ours, PACKET_BYTES_MAX)
+        with contextlib.suppress(BrokenPipeError):
+            ours.send(json.dumps({"filters": encoded}).encode())
+        try:
+            hello = await self._loop.sock_recv(ours, PACKET_BYTES_MAX)
+        except ConnectionResetError:
+            hello = b""
         if not hello:
             await self.close()
             raise HostError("sandbox.unavailable", f"{interpreter} cannot run the zygote: {self._last_words}")

@@ -36,6 +36,7 @@ __all__ = [
     "subreaper", "visible",
 ]  # fmt: skip
 
+PAGE = os.sysconf("SC_PAGESIZE")
 INSIDE_ID = 1000
 """uid and gid of a guest in its own user namespace. Any number but 0: a process that is root inside regains capabilities at exec."""
 
@@ -46,16 +47,11 @@ NAMESPACES = {
 FULL_NAMESPACES = sum(NAMESPACES.values())
 
 _CLONE = {"x86_64": 56, "aarch64": 220}
+_SECCOMP = {"x86_64": 317, "aarch64": 277}
+_SET_MODE_FILTER, _NEW_LISTENER = 1, 8
 _MOUNT_SETATTR, _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT, _CLOSE_RANGE = 442, 444, 445, 446, 436
 
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_CAPBSET_DROP, _PR_SET_SUBREAPER, _PR_SET_NO_NEW_PRIVS = (
-    1,
-    4,
-    22,
-    24,
-    36,
-    38,
-)
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 36, 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
 _MNT_DETACH = 2
@@ -417,15 +413,16 @@ def _close_range(low: int, high: int) -> None:
     _check(_syscall(_CLOSE_RANGE, low, high, 0), "descriptors", "close_range")
 
 
-def filter_calls(program: bytes) -> None:
-    """Load compiled BPF for this process and all it will ever start. The last step: it takes away what the others need."""
+def filter_calls(program: bytes, *, listen: bool = False) -> int:
+    """Load compiled BPF for this process and all it will ever start. The last step: it takes away what the others need.
+
+    With `listen` the calls that the program hands over can be answered through the descriptor that is returned; else it is -1.
+    """
     if len(program) % 8 or not program:
         raise LayerError("seccomp", f"a filter of {len(program)} bytes is not a BPF program")
     instructions = ctypes.create_string_buffer(program, len(program))
-
-    class Program(ctypes.Structure):
-        _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p))
-
-    program_struct = Program(len(program) // 8, ctypes.addressof(instructions))
-    result = _libc.prctl(ctypes.c_int(_PR_SET_SECCOMP), ctypes.c_ulong(2), ctypes.byref(program_struct), 0, 0)
-    _check(result, "seccomp", "prctl(PR_SET_SECCOMP)")
+    described = ctypes.create_string_buffer(struct.pack("@HP", len(program) // 8, ctypes.addressof(instructions)), 16)
+    flags = _NEW_LISTENER if listen else 0
+    result = _syscall(_SECCOMP[platform.machine()], _SET_MODE_FILTER, flags, described)
+    listener = _check(result, "seccomp", "seccomp(SET_MODE_FILTER)")
+    return listener if listen else -1

@@ -42,7 +42,7 @@ import sys
 import time
 from typing import Any, NoReturn
 
-from . import guest, layers
+from . import guest, layers, permits
 
 __all__ = ["main"]
 
@@ -127,7 +127,7 @@ class Zygote:
             pid = layers.clone(layers.FULL_NAMESPACES if full else 0)
             if pid == 0:
                 os.close(tell_go)
-                Init(request, descriptors, go, self._filters[request["tier"]]).run()
+                Init(request, descriptors, go, self._filters[request["filter"]]).run()
             try:
                 if full:
                     layers.map_ids(pid, request["uid"], request["gid"])
@@ -164,6 +164,8 @@ class Init:
         self.applied: list[str] = []
         self.place = guest.Place.of(request)
         self.wake, self.wake_end = socket.socketpair()
+        self.permits, self.permits_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        """How the listener of a filter that hands calls over comes from the guest to us."""
         self.workspace = -1
 
     def run(self) -> NoReturn:
@@ -232,9 +234,19 @@ class Init:
         layers.limit(**self.request["limits"])
         self.applied += ["no_new_privs", "rlimits"]
         self.applied += layers.confine_files(self._rules(), tcp_denied=not self.full)
-        kept = (self.leash.fileno(), self.wake.fileno(), self.wake_end.fileno(), self.workspace)
+        kept = (
+            self.leash.fileno(),
+            self.wake.fileno(),
+            self.wake_end.fileno(),
+            self.permits_end.fileno(),
+            self.workspace,
+        )
         layers.close_all_but((0, 1, 2, *kept, *self.guest_descriptors))
-        layers.filter_calls(self.program)
+        shared = self.request["filter"] == "shared"
+        listener = layers.filter_calls(self.program, listen=shared)
+        if shared:
+            socket.send_fds(self.permits_end, [b"L"], [listener])
+            os.close(listener)
         self.applied.append("seccomp allow-list")
 
     def _rules(self) -> list[tuple[str, int]]:
@@ -255,7 +267,7 @@ class Init:
                 self._lock()
             layers.hold_descriptors(self.guest_descriptors)
             layers.close_all_but((0, 1, 2, GUEST_FRAMES, self.leash.fileno(), self.workspace))
-            for end in (self.wake, self.wake_end):
+            for end in (self.wake, self.wake_end, self.permits, self.permits_end):
                 end.detach()  # closed just now; its number may be another's soon
             _tell(self.leash, {"up": self.applied}, self.workspace)
             os.close(self.workspace)
@@ -268,7 +280,9 @@ class Init:
     # --- after the fork: wait, kill, reap, report
 
     def _watch(self, pid: int) -> NoReturn:
-        layers.close_all_but((0, 1, 2, self.leash.fileno(), self.wake.fileno(), self.wake_end.fileno()))
+        ours = (self.leash, self.wake, self.wake_end, self.permits)
+        layers.close_all_but((0, 1, 2, *(end.fileno() for end in ours)))
+        self.permits_end.detach()
         status: int | None = None
         try:
             status = self._wait(pid)
@@ -291,16 +305,28 @@ class Init:
         poll.register(self.leash, select.POLLIN)
         poll.register(self.wake, select.POLLIN)
         status: int | None = None
+        executor = self._executor()
+        if executor is not None:
+            poll.register(executor.listener, select.POLLIN)
         while status is None:
             ready = {descriptor for descriptor, _ in poll.poll()}
             if self.leash.fileno() in ready:
                 with contextlib.suppress(OSError):
                     self.leash.recv(16)
                 return None
+            if executor is not None and executor.listener in ready:
+                executor.answer()
             with contextlib.suppress(BlockingIOError):
                 self.wake.recv(4096)
             status = _reap(pid, os.WNOHANG)
         return status
+
+    def _executor(self) -> permits.Permits | None:
+        """What the guest's filter hands over is done here; None when it hands nothing over, or died before it had one."""
+        if self.request["filter"] != "shared":
+            return None
+        _, listeners, _, _ = socket.recv_fds(self.permits, 1, 1)
+        return permits.Permits(listeners[0], (self.place.workspace, self.place.tmp)) if listeners else None
 
     def _kill_all(self) -> None:
         if self.full:
