@@ -95,6 +95,15 @@ async def test_equal_live_text_gives_the_old_id_and_a_retracted_one_does_not_cou
 
 
 @in_memory
+async def test_an_expired_text_said_again_is_a_new_fact(m, clock):
+    await m.add([{"text": "tea", "expires_at": clock.at + 60}])
+    clock.at += 61
+    [again] = await m.add([{"text": "tea"}])
+    assert not again.duplicate
+    assert texts(await m.search("tea")) == ["tea"]
+
+
+@in_memory
 async def test_the_same_words_elsewhere_are_another_fact(m, clock):
     items = [
         {"text": "yes"},
@@ -140,6 +149,14 @@ async def test_a_value_dated_before_the_present_one_goes_into_the_past_of_the_sl
 
 
 @in_memory
+async def test_a_dated_value_replaces_one_of_which_nobody_said_since_when(m, clock):
+    [old] = await m.add([{"text": "Bonn", "key": "seat"}])
+    [new] = await m.add([{"text": "Berlin", "key": "seat", "time": "1999-09-01"}])
+    assert new.superseded == (old.id,)
+    assert texts(await m.search(key="seat")) == ["Berlin"]
+
+
+@in_memory
 async def test_supersedes_closes_what_the_caller_names_and_refuses_what_is_not_his(m, clock):
     [old] = await m.add([{"text": "the plan is A"}])
     [new] = await m.add([{"text": "the plan is B", "supersedes": [old.id]}])
@@ -159,6 +176,8 @@ async def test_near_duplicates_are_shown_closest_first_and_strangers_are_not(m, 
     assert [s.text for s in added.similar] == ["Anna's favourite colour is green"]
     many = await m.add([{"text": f"the boiler was serviced by firm {n}"} for n in range(5)])
     assert [len(a.similar) for a in many] == [0, 1, 2, 3, 3]
+    firms = [{"text": f"the roof was mended by firm {n}", "key": "roof"} for n in range(3)]
+    assert [a.similar for a in await m.add(firms)] == [(), (), ()]
 
 
 @pytest.mark.parametrize(
@@ -492,6 +511,26 @@ def test_the_proof_names_what_still_holds_the_words(tmp_path):
             }
 
     asyncio.run(run())
+
+
+def test_a_word_that_others_use_is_not_counted_against_the_erasure_of_a_text_of_that_word(tmp_path):
+    async def run():
+        async with opened(tmp_path / "state") as m:
+            [a] = await m.add([{"text": "kontor"}])
+            await m.add([{"text": "the KONTOR is closed"}])
+            gone = await m.forget([a.id], mode="erase")
+            assert gone.proof.clean
+            assert [place.place for place in gone.elsewhere] == ["backups"]
+
+    asyncio.run(run())
+
+
+@in_memory
+async def test_the_index_holds_what_the_table_holds(m, clock):
+    added = await m.add([{"text": f"value {n}", "key": "k", "speaker": "s"} for n in range(5)] + [{"text": "tea"}])
+    await m.forget([added[4].id])
+    await m.forget([added[2].id, added[5].id], mode="erase")
+    await m._store.write(lambda tx: tx.execute("INSERT INTO memory_fts(memory_fts, rank) VALUES('integrity-check', 1)"))
 
 
 def test_the_proof_fails_when_bytes_are_left(tmp_path):

@@ -88,6 +88,7 @@ def test_near_duplicates_share_half_of_their_words_and_two_of_the_rarest():
         "d": "the was by", "e": "",
     }  # fmt: skip
     assert new.rare() == ["yesterday", "serviced", "boiler", "hansen"]
+    assert Text.of("n", "wherever herself through tea").rare() == ["wherever", "tea"]
     found = near_duplicates(new, [Text.of(name, text) for name, text in others.items()])
     assert [(other.id, round(score, 2)) for other, score in found] == [("b", 0.86), ("a", 0.75)]
     assert some_of(["aa", "b"]) == '"aa" OR "b"'

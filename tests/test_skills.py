@@ -159,6 +159,7 @@ async def test_links_that_lead_out_are_not_followed(s, folder):
     (folder / "half").mkdir()
     (folder / "half" / "SKILL.md").symlink_to(outside / "SKILL.md")
     assert [found.name for found in await s.search("marmalade", limit=9)] == ["tally"]
+    assert [problem.folder for problem in await s.problems()] == [str(folder / "half")]
     loaded = await s.load("tally")
     assert [file.path for file in loaded.files] == ["SKILL.md", "scripts/in.py", "scripts/tally.py"]
     assert len(loaded.warnings) == 2
@@ -292,6 +293,8 @@ def test_a_look_at_what_has_not_changed_reads_nothing(tmp_path):
     later = (tmp_path / "a" / "tally" / "SKILL.md").stat().st_mtime_ns + 10**10
     [second], _ = roots.look(root, later)
     assert second is first
+    [fresh], _ = roots.look(root, later - 10**10 + 1)  # so soon after the change, another one may bear the same time
+    assert fresh is not first
     (tmp_path / "a" / "tally" / "SKILL.md").write_text("changed", encoding="utf8")
     [third], _ = roots.look(root, later + 10**11)
     assert third.text == "changed"
