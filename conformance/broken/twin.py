@@ -244,7 +244,7 @@ def on_host(clause: str, lie: str, *words: str) -> None:
 def run_on_host(code: str, language: str | None) -> dict[str, Any]:
     """In the subject's own place, and with its /tmp there, so that nothing is left on the machine."""
     place = Path(os.environ["AGENT_KERNEL_HOME"]).parent
-    code = code.replace("'/tmp/left_", f"'{place}/tmp-left_")
+    code = code.replace("'/tmp/left_", f"'{place}/left_")
     argv = ["bash", "-c", code] if language == "bash" else [sys.executable, "-c", code]
     done = subprocess.run(
         argv, capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.DEVNULL, cwd=place
