@@ -176,7 +176,9 @@ class Skills:
         ]
         self._looking = asyncio.Lock()
         self._readings: dict[tuple[Path, str], skillmd.Reading] = {}
-        self._indexed: dict[str, tuple[tuple[str, ...], ...]] = {}
+        self._views: list[roots.View] = []
+        self._known = _Catalogue((), ())
+        self._indexed: dict[str, _Catalogue] = {}
         self._contents: dict[Path, tuple[Any, Contents]] = {}
 
     async def search(self, query: str, limit: int = 5, *, principal: str = LOCAL) -> list[Found]:
@@ -266,13 +268,19 @@ class Skills:
 
     def _catalogue(self) -> _Catalogue:
         now_ns = int(self._ports.clock.now() * 1e9)
+        views = [roots.look(root, now_ns) for root in self._roots]
+        if len(views) != len(self._views) or any(new is not old for new, old in zip(views, self._views, strict=True)):
+            self._known = self._read(views)
+            self._views = views
+        return self._known
+
+    def _read(self, views: Sequence[roots.View]) -> _Catalogue:
         skills: list[_Skill] = []
         problems: list[Problem] = []
         readings: dict[tuple[Path, str], skillmd.Reading] = {}
-        for root in self._roots:
-            found, left_out = roots.look(root, now_ns)
-            problems += [Problem(str(root.path), text) for text in left_out]
-            for folder, text, problem in found:
+        for root, view in zip(self._roots, views, strict=True):
+            problems += [Problem(str(root.path), text) for text in view.left_out]
+            for folder, text, problem in view.skills:
                 if text is not None:
                     known = self._readings.get((folder, text))
                     reading = readings[folder, text] = known or skillmd.read(text, folder.name)
@@ -287,10 +295,10 @@ class Skills:
         return _Catalogue(tuple(skills), tuple(problems))
 
     async def _index(self, principal: str, catalogue: _Catalogue) -> None:
-        rows = tuple((s.uri, s.reading.name, s.reading.description, s.trust) for s in catalogue.skills)
-        if self._indexed.get(principal) != rows:
+        if self._indexed.get(principal) is not catalogue:
+            rows = [(s.uri, s.reading.name, s.reading.description, s.trust) for s in catalogue.skills]
             await self._store.write(lambda tx: _reindex(tx, principal, rows))
-            self._indexed[principal] = rows
+            self._indexed[principal] = catalogue
 
     # --- versions
 
@@ -448,7 +456,7 @@ def _shell_quoted(path: str) -> str:
 # --- rows
 
 
-def _reindex(tx: Transaction, principal: str, rows: tuple[tuple[str, ...], ...]) -> None:
+def _reindex(tx: Transaction, principal: str, rows: Sequence[tuple[str, str, str, str]]) -> None:
     """Make the index hold exactly `rows`; what stayed the same is not touched."""
     wanted = {row[0]: row for row in rows}
     for n, *known in tx.execute(

@@ -289,15 +289,13 @@ def test_a_skill_beyond_the_limits_is_refused_when_it_is_asked_for(tmp_path):
 def test_a_look_at_what_has_not_changed_reads_nothing(tmp_path):
     write(tmp_path / "a" / "tally")
     root = roots.Root(tmp_path, "user", "user")
-    [first], _ = roots.look(root, 0)
-    later = (tmp_path / "a" / "tally" / "SKILL.md").stat().st_mtime_ns + 10**10
-    [second], _ = roots.look(root, later)
-    assert second is first
-    [fresh], _ = roots.look(root, later - 10**10 + 1)  # so soon after the change, another one may bear the same time
-    assert fresh is not first
+    first = roots.look(root, 0)
+    changed = (tmp_path / "a" / "tally" / "SKILL.md").stat().st_mtime_ns
+    assert roots.look(root, changed + 10**10) is first
+    again = roots.look(root, changed + 1)  # so soon after the change, another one may bear the same time
+    assert again.skills[0] is not first.skills[0]
     (tmp_path / "a" / "tally" / "SKILL.md").write_text("changed", encoding="utf8")
-    [third], _ = roots.look(root, later + 10**11)
-    assert third.text == "changed"
+    assert roots.look(root, changed + 10**11).skills[0].text == "changed"
 
 
 def test_a_search_goes_four_deep_not_into_skills_and_stops_at_a_number_of_folders(tmp_path, monkeypatch):
@@ -305,13 +303,13 @@ def test_a_search_goes_four_deep_not_into_skills_and_stops_at_a_number_of_folder
     write(tmp_path / "1" / "2" / "3" / "there")
     write(tmp_path / "1" / "2" / "3" / "there" / "nested")
     write(tmp_path / ".git" / "hidden")
-    found, left_out = roots.look(roots.Root(tmp_path, "user", "user"), 0)
-    assert [f.folder.name for f in found] == ["there"]
-    assert left_out == []
+    view = roots.look(roots.Root(tmp_path, "user", "user"), 0)
+    assert [found.folder.name for found in view.skills] == ["there"]
+    assert view.left_out == ()
     monkeypatch.setattr(roots, "FOLDERS_MAX", 3)
-    found, left_out = roots.look(roots.Root(tmp_path, "user", "user"), 0)
-    assert found == []
-    assert "more than 3 folders" in left_out[0]
+    view = roots.look(roots.Root(tmp_path, "user", "user"), 0)
+    assert view.skills == ()
+    assert "more than 3 folders" in view.left_out[0]
 
 
 def test_validate_tells_the_standards_verdict_and_the_hosts_apart(tmp_path):

@@ -8,7 +8,8 @@ Guarantees
 1. Nothing is read through a symbolic link that leads out of its root (a skill folder, a SKILL.md) or out of its skill (any other file).
 2. At most `FOLDERS_MAX` folders of a root are opened; what was left out is reported.
 3. A folder that cannot be read is reported, not raised.
-4. A change within two seconds before a look is looked at again: file systems stamp times in ticks.
+4. `look` gives the same object again when nothing has changed. A change within two seconds before a look counts as one: file
+   systems stamp times in ticks.
 
 Not here: what a SKILL.md says (skillmd.py), what is kept of it (skills.py).
 """
@@ -24,7 +25,7 @@ from typing import NamedTuple
 from .errors import LimitExceeded
 from .limits import Limits
 
-__all__ = ["Contents", "File", "Found", "Root", "contents_of", "look"]
+__all__ = ["Contents", "File", "Found", "Root", "View", "contents_of", "look"]
 
 DEPTH_MAX = 4
 FOLDERS_MAX = 2000
@@ -66,28 +67,57 @@ class Root:
     path: Path
     origin: str
     trust: str
-    seen: dict[str, tuple[Signature, tuple[str, ...]]] = field(default_factory=dict)
-    """Folder -> its signature and the names of the folders in it; skills have none."""
-    skills: dict[str, tuple[Signature, Found]] = field(default_factory=dict)
+    view: "View" = field(default_factory=lambda: View((), ()))
+    folders: dict[str, tuple[Signature, tuple[str, ...]]] = field(default_factory=dict)
+    """Folder -> its signature and the names of the folders in it."""
+    skills: dict[str, tuple[str, Signature, Found]] = field(default_factory=dict)
+    """Skill folder -> its SKILL.md with the signature of that, and what was read."""
 
 
-def look(root: Root, now_ns: int) -> tuple[list[Found], list[str]]:
-    """Every skill below the root, by path; and what was left out."""
-    found: dict[str, tuple[Signature, Found]] = {}
-    seen: dict[str, tuple[Signature, tuple[str, ...]]] = {}
+class View(NamedTuple):
+    """The skills below a root, by path, and what was left out. The same object as long as nothing has changed."""
+
+    skills: tuple[Found, ...]
+    left_out: tuple[str, ...]
+
+
+def look(root: Root, now_ns: int) -> View:
+    if not root.folders or not _unchanged(root, now_ns):
+        root.view = _walked(root, now_ns)
+    return root.view
+
+
+def _unchanged(root: Root, now_ns: int) -> bool:
+    """One stat for each folder and each SKILL.md; plain strings, since there may be thousands and somebody waits."""
+    try:
+        return all(_is_still(path, signature, now_ns) for path, (signature, _) in root.folders.items()) and all(
+            _is_still(path, signature, now_ns) for path, signature, _ in root.skills.values()
+        )
+    except OSError:
+        return False
+
+
+def _is_still(path: str, signature: Signature, now_ns: int) -> bool:
+    facts = os.stat(path)  # noqa: PTH116
+    return (facts.st_mtime_ns, facts.st_ctime_ns, facts.st_size, facts.st_ino) == signature and not _racy(facts, now_ns)
+
+
+def _walked(root: Root, now_ns: int) -> View:
+    folders: dict[str, tuple[Signature, tuple[str, ...]]] = {}
+    skills: dict[str, tuple[str, Signature, Found]] = {}
     left_out: list[str] = []
     waiting = [(root.path, 0)]
     while waiting:
         folder, depth = waiting.pop()
-        if len(seen) + len(found) >= FOLDERS_MAX:
+        if len(folders) + len(skills) >= FOLDERS_MAX:
             left_out.append(f"{root.path}: more than {FOLDERS_MAX} folders; the rest was not searched")
             break
         skill = _skill_in(root, folder, now_ns)
         if skill is not None:
-            found[str(folder)] = skill
+            skills[str(folder)] = skill
             continue
         try:
-            seen[str(folder)] = here = _folders_in(root, folder, now_ns)
+            folders[str(folder)] = here = _folders_in(root, folder, now_ns)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
@@ -95,11 +125,11 @@ def look(root: Root, now_ns: int) -> tuple[list[Found], list[str]]:
             continue
         if depth < DEPTH_MAX:
             waiting += [(folder / name, depth + 1) for name in reversed(here[1])]
-    root.seen, root.skills = seen, found
-    return [entry for _, entry in found.values()], left_out
+    root.folders, root.skills = folders, skills
+    return View(tuple(found for _, _, found in skills.values()), tuple(left_out))
 
 
-def _skill_in(root: Root, folder: Path, now_ns: int) -> tuple[Signature, Found] | None:
+def _skill_in(root: Root, folder: Path, now_ns: int) -> tuple[str, Signature, Found] | None:
     for name in SKILL_FILES:
         path = folder / name
         try:
@@ -107,9 +137,9 @@ def _skill_in(root: Root, folder: Path, now_ns: int) -> tuple[Signature, Found] 
         except OSError:
             continue
         known = root.skills.get(str(folder))
-        if known is not None and known[0] == _signature(facts) and not _racy(facts, now_ns):
+        if known is not None and known[:2] == (str(path), _signature(facts)) and not _racy(facts, now_ns):
             return known
-        return _signature(facts), _read(root.path, folder, path, facts)
+        return str(path), _signature(facts), _read(root.path, folder, path, facts)
     return None
 
 
@@ -130,7 +160,7 @@ def _read(within: Path, folder: Path, path: Path, facts: os.stat_result) -> Foun
 
 def _folders_in(root: Root, folder: Path, now_ns: int) -> tuple[Signature, tuple[str, ...]]:
     facts = folder.stat()
-    known = root.seen.get(str(folder))
+    known = root.folders.get(str(folder))
     if known is not None and known[0] == _signature(facts) and not _racy(facts, now_ns):
         return known
     with os.scandir(folder) as entries:
