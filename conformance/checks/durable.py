@@ -13,6 +13,7 @@ from ..driver import ENDED, Driver, items_of
 from ..registry import Failed, Untestable, check, expect
 
 Killed = AsyncGenerator[None, None]
+CANCEL_S = 8.0
 OK = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
 
 
@@ -339,7 +340,7 @@ async def run_outlives_the_server(c: Driver) -> Killed:
 async def cancel_ends_the_run(c: Driver) -> None:
     run = await c.ok("run_start", program="async def main(input):\n    await kernel.sleep(3600)", wait_s=0)
     await c.ok("run_control", run_id=run["run_id"], action="cancel", reason="enough")
-    run = await c.follow(await c.ok("run_get", run_id=run["run_id"], wait_s=10))
+    run = await _ended(c, run)
     expect(run.get("status") == "cancelled", f"after cancel the run is {run}")
 
 
@@ -361,12 +362,14 @@ async def cancel_lets_finally_finish(c: Driver) -> None:
 
 
 async def _ended(c: Driver, run: dict[str, Any]) -> dict[str, Any]:
-    for _ in range(40):
-        run = await c.ok("run_get", run_id=run["run_id"], wait_s=1)
-        if run.get("status") in ENDED:
-            return run
-        await asyncio.sleep(0.05)
-    raise Failed(f"the run does not end: {run}")
+    try:
+        async with asyncio.timeout(CANCEL_S):
+            while run.get("status") not in ENDED:
+                run = await c.ok("run_get", run_id=run["run_id"], wait_s=1)
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise Failed(f"{CANCEL_S:.0f} s after the cancel the run is {run}") from None
+    return run
 
 
 @check("durable.pause.holds-and-resumes")
