@@ -185,6 +185,13 @@ class Sandbox:
         tier: str | None = None,
     ) -> Self:
         """`tier` asks for that one and no other; what cannot be had makes `tier` none and every run a refusal, not the open."""
+        for folder in policy.grants.folders:
+            if store.folder.resolve().is_relative_to(folder.path.resolve()):
+                raise HostError(
+                    "config.invalid",
+                    f"The shared folder {folder.path} contains the state folder {store.folder}, which no sandbox may see."
+                    " Share a folder that does not, or move the state with --state.",
+                )
         self = cls(store, ports, limits, policy, scheduler)
         try:
             self._filters = {name: syscalls.compile_filter(name) for name in FILTERS}

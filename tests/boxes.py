@@ -34,9 +34,13 @@ class Opened:
         self.store = await Store.open(
             self.folder / "state", ports=ports, limits=limits, migrations=(), spawn=self.scheduler.spawn
         )
-        self.sandbox = await Sandbox.open(
-            store=self.store, ports=ports, limits=limits, policy=policy, scheduler=self.scheduler, tier=self.tier
-        )
+        try:
+            self.sandbox = await Sandbox.open(
+                store=self.store, ports=ports, limits=limits, policy=policy, scheduler=self.scheduler, tier=self.tier
+            )
+        except BaseException:
+            await self.store.close()
+            raise
         assert self.tier is None or self.sandbox.tier == self.tier, self.sandbox.refusals
         return self.sandbox
 

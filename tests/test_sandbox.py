@@ -669,6 +669,15 @@ def test_a_shared_folder_is_seen_read_only_at_its_own_path(tmp_path, tier, aroun
     assert (shared / "data.csv").read_text() == "1,2"
 
 
+def test_a_shared_folder_that_holds_the_state_is_refused(tmp_path):
+    async def body(sandbox: Sandbox):
+        return await sandbox.run("1")
+
+    with pytest.raises(HostError) as refused:
+        boxed(tmp_path, "full", body, shared=(tmp_path,))
+    assert refused.value.code == "config.invalid"
+
+
 def test_a_skill_is_seen_read_only(box, tmp_path):
     skill = tmp_path / "skill"
     (skill / "scripts").mkdir(parents=True)

@@ -10,7 +10,8 @@ Guarantees
 4. Every descriptor and folder of a cell is given back, also when its waiter is cancelled (`abandon`).
 
 Limits that the system holds by itself (rlimits, tmpfs sizes) are set in cell/layers.py. The watchdog holds the totals: wall time, memory,
-tasks, CPU, disk, by looking every WATCH_S; what can be used between two looks is the overshoot, and with a cgroup it would be none.
+tasks, CPU, disk, by looking every WATCH_S (WATCH_IDLE_S at one that has been idle); what can be used between two looks is the
+overshoot, and with a cgroup it would be none.
 """
 
 import asyncio
@@ -40,6 +41,8 @@ __all__ = ["Bounds", "Cell", "Ended", "Place", "Usage"]
 Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 
 WATCH_S = 0.02
+WATCH_IDLE_S, QUIET_LOOKS = 0.16, 10
+"""A tree that used no CPU for so many looks is looked at less often: most programs wait most of the time, and hundreds may."""
 WATCH_DISK_S = 0.1
 BIRTH_S = 20.0
 DEATH_S = 10.0
@@ -224,10 +227,10 @@ class Cell:
         self._spawn(self._watchdog(), f"{self.id} watchdog")
 
     async def _watchdog(self) -> None:
-        disk_due, killed_at = 0.0, 0.0
+        disk_due, killed_at, quiet, cpu_s = 0.0, 0.0, 0, -1.0
         while not self._down.done():
             now = self._clock.monotonic()
-            wait = WATCH_S
+            wait = min(WATCH_IDLE_S, WATCH_S * 2 ** max(0, quiet - QUIET_LOOKS))
             if self._bounds.timeout_s is not None:
                 wait = max(0.001, min(wait, self._began + self._bounds.timeout_s - now))
             await self._clock.sleep(wait)
@@ -237,6 +240,8 @@ class Cell:
             if self._bounds.timeout_s is not None and now >= self._began + self._bounds.timeout_s:
                 self.stop("timeout")
             seen = census.census(self.pid)
+            quiet = quiet + 1 if seen.cpu_s == cpu_s else 0
+            cpu_s = seen.cpu_s
             await self._judge(seen)
             if now >= disk_due:
                 await self._judge_disk(list(seen.pages))

@@ -190,6 +190,7 @@ class Init:
         if os.read(self.go, 1) != b"g":
             raise layers.LayerError("zygote", "ended before the sandbox began")
         os.setsid()
+        layers.first_to_go()
         os.umask(0o022)
         for end in (self.wake, self.wake_end):
             end.setblocking(False)
