@@ -13,9 +13,10 @@ import argparse
 import asyncio
 import inspect
 import json
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
 from . import spec
@@ -47,6 +48,8 @@ def main(argv: list[str]) -> int:
     except (ValueError, OSError) as error:
         print(f"agent-kernel conformance {asked.verb}: {error}", file=sys.stderr)
         return 2
+    except (KeyboardInterrupt, asyncio.CancelledError):  # the lanes have put their servers and folders away
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,7 +120,7 @@ def _run(asked: argparse.Namespace, command: list[str]) -> int:
     clauses = _subject(asked, command, asked.profile)
     expected = load_baseline(asked.baseline) if asked.baseline else {}
     begun = time.monotonic()
-    verdicts = asyncio.run(run_suite(command, clauses, _tell if sys.stderr.isatty() else lambda _: None))
+    verdicts = asyncio.run(_until_told(run_suite(command, clauses, _tell if sys.stderr.isatty() else lambda _: None)))
     report = Report(command, " ".join(command), verdicts, expected, time.monotonic() - begun)
     text = report.render(asked.report)
     if asked.out:
@@ -127,9 +130,17 @@ def _run(asked: argparse.Namespace, command: list[str]) -> int:
     return report.exit_status
 
 
+async def _until_told(work: Awaitable[list[Verdict]]) -> list[Verdict]:
+    """SIGTERM ends the work as Ctrl-C does: with its servers stopped and its folders gone."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await work
+
+
 def _twins(asked: argparse.Namespace, command: list[str]) -> int:
     clauses = [clause for clause in _subject(asked, command) if clause.id in TWINS]
-    verdicts = asyncio.run(own_verdicts(command, clauses))
+    verdicts = asyncio.run(_until_told(own_verdicts(command, clauses)))
     missed = [verdict for verdict in verdicts if verdict.status not in ("fail", "warn")]
     for verdict in missed:
         lie = TWINS[verdict.clause].lie
