@@ -87,9 +87,14 @@ class Servers:
     async def hold(self, key, ready, over):
         mode, asks = key
         more = {"elicitation_callback": functools.partial(self.answer, key)} if asks else {}
-        async with client(self.folder / f"{mode}-{asks}", mode=mode, **more) as connected:
-            ready.set_result(connected)
-            await over.wait()
+        try:
+            async with client(self.folder / f"{mode}-{asks}", mode=mode, **more) as connected:
+                ready.set_result(connected)
+                await over.wait()
+        except BaseException as error:
+            if ready.done():
+                raise
+            ready.set_exception(AssertionError(f"the server did not start: {error!r}"))
 
     async def answer(self, key, *asked):
         return await self.person[key](*asked)
