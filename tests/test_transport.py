@@ -155,6 +155,7 @@ def test_end_of_input_waits_for_open_requests_and_not_for_ever(monkeypatch):
             assert [(await first(wire)).message.id, (await first(wire)).message.id] == [7, 8]
             waiting = asyncio.ensure_future(first(wire))
             await wire.outgoing.send(SessionMessage(JSONRPCResponse(jsonrpc="2.0", id=7, result={})))
+            await asyncio.wait((waiting,), timeout=0.05)
             assert not waiting.done()
             with pytest.raises(StopAsyncIteration):  # 8 is never answered
                 await waiting
