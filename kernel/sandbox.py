@@ -344,7 +344,12 @@ class Sandbox:
         zygote = await self._living_zygote()
         bounds = Bounds(memory_mb * MIB, self._limits.processes_max, timeout_s, cpu_s)
         sandbox = self._ports.new_id("sbx")
-        place, request = await asyncio.to_thread(self._place, sandbox, bounds, skill)
+        making = asyncio.get_running_loop().run_in_executor(None, self._place, sandbox, bounds, skill)
+        try:
+            place, request = await asyncio.shield(making)
+        except asyncio.CancelledError:  # the thread goes on and makes a place that nobody will use
+            making.add_done_callback(lambda made: made.result()[0].clear())
+            raise
         cell = Cell(
             sandbox,
             zygote=zygote,

@@ -109,6 +109,8 @@ class Cell:
         self._reader = Reader(limits.guest_frame_bytes_max)
         self._up: asyncio.Future[tuple[str, ...]] = self._loop.create_future()
         self._down: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self._gone = True
+        """There is no child: not yet asked for, or reaped."""
         self._birth: Birth | None = None
         self._workspace = -1
         self._scratch = (
@@ -140,8 +142,8 @@ class Cell:
             os.fchown(end[1], request["uid"], request["gid"])  # so that /dev/stdout opens
         given = [self._their_leash.fileno(), self._their_frames.fileno(), source, *(end[1] for end in ends)]
         try:
-            self._birth = await self._zygote.spawn(request, given)
-            self._birth.reaped.add_done_callback(self._reaped)
+            self._gone = False
+            self._birth = await self._zygote.spawn(request, given, self._reaped)
             self.layers = await self._within(self._up, BIRTH_S)
         except BaseException:
             self.abandon()
@@ -343,15 +345,24 @@ class Cell:
         for descriptor in (self._workspace, self._scratch):
             if descriptor >= 0:
                 os.close(descriptor)
-        if self._birth is None:
-            self._reaped(None)
+        if self._gone:
+            self._clear()
         if self.on_close is not None:
             self.on_close()
 
     def _reaped(self, _: object) -> None:
+        self._gone = True
         if self._birth is not None:
             os.close(self._birth.pidfd)
-        self._spawn(asyncio.to_thread(self._place.clear), f"{self.id} clearing")
+        if self._closed:
+            self._clear()
+
+    def _clear(self) -> None:
+        """Once the child is reaped and nobody looks at its files any more, whichever comes last."""
+        if self._place.scratch is None:
+            self._place.clear()
+        else:  # not a task: what ends tasks at the close must not end this
+            self._loop.run_in_executor(None, self._place.clear)
 
     def _kill(self) -> None:
         with contextlib.suppress(OSError):

@@ -18,7 +18,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -41,6 +41,8 @@ FLAGS = ("-s", "-S", "-P", "-B")
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"}
 """All of it. The seed, because the order of a set must be the same when a program is run again by another zygote."""
 PYTHON_MIN = (3, 11)
+NO_CHILD = -1
+"""In the place of a wait status: it was never born, or nobody is left to say."""
 
 
 class Refused(Exception):
@@ -108,19 +110,26 @@ class Zygote:
         self._loop.add_reader(ours.fileno(), self._readable)
         return self
 
-    async def spawn(self, request: Mapping[str, Any], descriptors: Sequence[int]) -> Birth:
-        """Raises Refused when the zygote cannot make it. What fails inside the child comes over the leash."""
+    async def spawn(
+        self, request: Mapping[str, Any], descriptors: Sequence[int], on_reaped: Callable[["asyncio.Future[int]"], None]
+    ) -> Birth:
+        """Raises Refused when the zygote cannot make it. What fails inside the child comes over the leash.
+
+        `on_reaped` is called once, when there is no such child, or no more, whatever becomes of the one who waits here.
+        """
+        asked = _Asked(self._loop.create_future(), self._loop.create_future())
+        asked.reaped.add_done_callback(on_reaped)
         if not self.alive:
+            asked.reaped.set_result(NO_CHILD)
             raise Refused("zygote", "the zygote is gone")
         self._last_id += 1
-        asked = _Asked(self._loop.create_future(), self._loop.create_future())
-        self._asked[self._last_id] = asked
         packet = json.dumps({"spawn": self._last_id, **request}).encode()
         try:
             socket.send_fds(self._control, [packet], descriptors)
         except OSError as error:  # its socket is full of requests, or it is gone
-            del self._asked[self._last_id]
+            asked.reaped.set_result(NO_CHILD)
             raise Refused("zygote", f"cannot be asked: {error.strerror}") from error
+        self._asked[self._last_id] = asked
         pid, pidfd = await asked.answer
         return Birth(pid, pidfd, asked.reaped)
 
@@ -156,9 +165,10 @@ class Zygote:
             case {"spawned": number, "pid": pid}:
                 self._settle(self._asked[number].answer, (pid, descriptors[0]))
             case {"failed": number, "layer": layer, "reason": reason}:
-                answer = self._asked.pop(number).answer
-                if not answer.done():
-                    answer.set_exception(Refused(layer, reason))
+                asked = self._asked.pop(number)
+                asked.reaped.set_result(NO_CHILD)
+                if not asked.answer.done():
+                    asked.answer.set_exception(Refused(layer, reason))
             case {"reaped": number, "status": status}:
                 reaped = self._asked.pop(number).reaped
                 if not reaped.done():
@@ -181,7 +191,7 @@ class Zygote:
             if not asked.answer.done():
                 asked.answer.set_exception(Refused("zygote", "the zygote died"))
             if not asked.reaped.done():
-                asked.reaped.set_result(-1)
+                asked.reaped.set_result(NO_CHILD)
         self._asked.clear()
 
 
