@@ -3,6 +3,7 @@
     kernel://status        the kernel: pid, tier, runs, queue, what is shared
     run://{id}             a run as run_get shows it;   run://{id}/steps   its recorded steps
     memory://blocks        the standing notes
+    memory://{memory_id}   the whole text of a fact
     sandbox://...          files and outputs that were kept, and replies that were too long
     skill://...            files of skills
 
@@ -35,6 +36,7 @@ PAGE_BYTES = 12 << 10
 TEMPLATES = (
     ("run://{run_id}", "run", "A run: status, output, what it waits for"),
     ("run://{run_id}/steps", "run steps", "The recorded steps of a run"),
+    ("memory://{memory_id}", "memory", "The whole text of a fact"),
     ("sandbox://{+path}", "sandbox file", "A file or output that was kept"),
     ("skill://{+path}", "skill file", "A file of a skill"),
 )
@@ -85,6 +87,8 @@ async def read(kernel: Kernel, uri: str) -> Content:
             return _json(uri, await kernel.runs.view(run_id, view="steps"))
         case "memory", ["blocks"]:
             return _json(uri, {"blocks": wire(await kernel.memory.blocks())})
+        case "memory", [memory_id]:
+            return Content(uri, "text/plain", (await kernel.memory.text(memory_id)).encode())
         case "sandbox", _:
             artifact = await kernel.store.artifact(LOCAL, uri)
             if artifact is not None:
@@ -107,7 +111,7 @@ async def read_part(kernel: Kernel, uri: str, offset: int = 0, limit: int = PAGE
     if content.text is None:
         if content.mime.startswith("image/"):
             return content
-        note = "The bytes are no text. Work on them in a sandbox, or open the local_path that the reply named."
+        note = "The bytes are no text. A client reads them as the resource of this uri; a model sees pictures only."
         return Part(uri, content.mime, size, 0, note=note)
     start = min(_character_at(content.data, int(offset)), size)
     end = min(start + min(int(limit), PAGE_BYTES), size)

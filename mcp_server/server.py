@@ -53,7 +53,6 @@ REQUEST_STATE_TTL_S = 24 * 3600.0
 ASKED_MAX = 4096
 IMAGES_MAX = 4
 MESSAGE_CHARS_MAX = 4000
-META = "agent-kernel/"
 Context = ServerRequestContext[Any, Any]
 
 
@@ -297,7 +296,7 @@ class Face:
         reply = wire(value)
         assert isinstance(reply, dict)
         beside = ("id", "tier", "layers", "usage") if tool.sandboxed else ()
-        meta = {META + name: reply.pop(name) for name in beside if name in reply}
+        meta = {name: reply.pop(name) for name in beside if name in reply}
         images = await self._images(reply)
         reply = advised(reply)
         limit = self.kernel.policy.limits.reply_bytes_max - 512
@@ -319,7 +318,7 @@ class Face:
         for image in images[:IMAGES_MAX]:
             data, mime = resources.image_block(image)
             blocks.append(types.ImageContent(type="image", data=data, mime_type=mime))
-        return types.CallToolResult(content=blocks, _meta={**(meta or {}), META + "result": reply})
+        return types.CallToolResult(content=blocks, _meta={**(meta or {}), "result": reply})
 
     async def _images(self, reply: Mapping[str, Any]) -> list[resources.Content]:
         found = []

@@ -273,8 +273,12 @@ async def run_control(call: Call) -> Any:
     return await call.kernel.runs.view(call.arguments["run_id"])
 
 
+CHANNEL = "agent"
+"""How far what comes over MCP is trusted: a model wrote it, whoever it says has told it."""
+
+
 async def memory_add(call: Call) -> Any:
-    return {"items": await call.kernel.memory.add(call.arguments["items"])}
+    return {"items": await call.kernel.memory.add(call.arguments["items"], trust=CHANNEL)}
 
 
 async def memory_search(call: Call) -> Any:
@@ -282,7 +286,7 @@ async def memory_search(call: Call) -> Any:
 
 
 async def memory_forget(call: Call) -> Any:
-    return await call.kernel.memory.forget(**call.arguments)
+    return await call.kernel.memory.forget(**call.arguments, trust=CHANNEL)
 
 
 async def memory_blocks(call: Call) -> Any:
@@ -290,7 +294,7 @@ async def memory_blocks(call: Call) -> Any:
 
 
 async def memory_edit(call: Call) -> Any:
-    return await call.kernel.memory.edit(**call.arguments)
+    return await call.kernel.memory.edit(**call.arguments, trust=CHANNEL)
 
 
 async def skill_search(call: Call) -> Any:

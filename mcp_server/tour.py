@@ -165,9 +165,9 @@ class Tour:
         page.do("Send the table and 12 lines of Python to sandbox_run: does a longer bill go with a deeper bill?")
         with page.busy("running in the sandbox"):
             result = await self.call("sandbox_run", code=ANALYSIS, files={"penguins.csv": PENGUINS.read_text()})
-        layers = self.beside.get("agent-kernel/layers", [])
+        layers = self.beside.get("layers", [])
         outside = _correlations()
-        page.say(f"Isolated by: {', '.join(layers)} (tier {self.beside.get('agent-kernel/tier')}).")
+        page.say(f"Isolated by: {', '.join(layers)} (tier {self.beside.get('tier')}).")
         page.claim(
             "the same numbers as this program computes outside the sandbox",
             result.get("stdout", "").strip() or str(result),

@@ -137,6 +137,22 @@ CLOSED = ElicitResult(action="cancel")
 
 
 @pytest.mark.parametrize("mode", ERAS)
+def test_what_a_model_stores_is_trusted_as_a_models_word_and_its_uri_opens(servers, mode):
+    async def main():
+        async with servers.client(mode) as c:
+            added = await c.call_tool("memory_add", {"items": [{"text": "The lighthouse is red."}]})
+            memory_id = added.structured_content["items"][0]["id"]
+            found = await c.call_tool("memory_search", {"query": "lighthouse"})
+            assert found.structured_content["hits"][0]["trust"] == "agent"
+            whole = await c.call_tool("sandbox_read", {"uri": f"memory://{memory_id}"})
+            assert whole.structured_content["text"] == "The lighthouse is red."
+            unknown = await c.call_tool("sandbox_read", {"uri": "memory://mem_aaaaaaaaaaaa"})
+            assert unknown.is_error
+
+    servers.run(main())
+
+
+@pytest.mark.parametrize("mode", ERAS)
 def test_code_runs_and_both_forms_of_the_result_are_complete(servers, mode):
     async def main():
         async with servers.client(mode) as c:
@@ -147,9 +163,9 @@ def test_code_runs_and_both_forms_of_the_result_are_complete(servers, mode):
             )
             assert [block.type for block in result.content] == ["text"]
             assert json.loads(result.content[0].text) == result.structured_content
-            assert result.meta["agent-kernel/tier"] in ("full", "confined")
-            assert any("seccomp" in layer for layer in result.meta["agent-kernel/layers"])
-            assert result.meta["agent-kernel/usage"]["wall_s"] > 0
+            assert result.meta["tier"] in ("full", "confined")
+            assert any("seccomp" in layer for layer in result.meta["layers"])
+            assert result.meta["usage"]["wall_s"] > 0
 
     servers.run(main())
 
