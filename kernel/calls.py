@@ -22,7 +22,6 @@ import asyncio
 import dataclasses
 import difflib
 import json
-import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, TypeAlias
@@ -46,6 +45,8 @@ CAPABILITIES = frozenset({"sandbox.run", "tool", "memory.add", "memory.search", 
 """What a parent can leave out for its child. Steps, timers and joining are everybody's."""
 NOT_WHILE_CANCELLED = frozenset({"spawn", "approve", "ask", "model"})
 TEXT_CHARS_MAX = 20_000
+WAIT_S_MAX = 1e9
+"""30 years; the end of a longer wait may have no date that can be shown."""
 
 _Method: TypeAlias = Callable[["Calls", Program, Flight, dict[str, Any]], Awaitable[Answer]]
 _TEXT, _OBJECT, _LIST, _NUMBER, _ANY = str, dict, list, (int, float), object
@@ -295,8 +296,8 @@ class Calls:
 
     async def _due(self, program: Program, flight: Flight, seconds: float) -> None:
         """The flight's end on the run's clock: `seconds` from its first start on, whatever was restarted since."""
-        if not (seconds >= 0 and math.isfinite(seconds)):
-            raise ArgumentError("argument.invalid", f"{seconds} is no duration in seconds.")
+        if not 0 <= seconds <= WAIT_S_MAX:
+            raise ArgumentError("argument.invalid", f"That is no duration in seconds, from 0 to {WAIT_S_MAX:g}.")
         row, n, due_t = program.row, flight.call.n, program.t() + seconds
         flight.due_t = await self._store.write(lambda tx: self._journal.timer_in(tx, row.rid, row.principal, n, due_t))
         program.poke()

@@ -482,3 +482,42 @@ def test_a_budget_of_time_ends_a_run_that_only_waits(tmp_path):
     assert first["status"] == "input_required"
     assert last["error"]["code"] == "budget.exceeded"
     assert items == []
+
+
+def test_nothing_a_guest_says_makes_the_lists_unreadable(tmp_path):
+    """Raw frames: 1e999 is infinite when it is read, and no JSON when it is written; a wait of 1e308 s ends at no date."""
+    raw = """
+        import json, struct
+        def frame(kind, number, payload):
+            os.write(3, struct.pack("<IBI", len(payload), kind, number) + payload)
+        def call(number, method, arguments):
+            frame(2, number, struct.pack("<BBH", method, 0, 1) + b"p" + arguments)
+        """
+
+    async def act(k):
+        end = program('frame(10, 0, b\'{"error":{"code":"x","message":1e999}}\')\ntime.sleep(60)', before=raw)
+        ended = await rested(k, (await k.runs.start(end)).id)
+        ask = program(
+            """
+            call(0, 12, b'{"question":"a","timeout_s":1e308}')
+            call(1, 12, b'{"question":"b","details":1e999}')
+            call(2, 9, b'{"program":"x","budget":{"wall_s":1e999}}')
+            call(3, 9, b'{"program":"x","budget":{"steps":1e300}}')
+            call(4, 11, b'{"seconds":' + b"9" * 400 + b"}")
+            call(5, 12, b'{"question":"c"}')
+            frame(4, 0, struct.pack("<d", float("nan")))
+            time.sleep(60)
+            """,
+            before=raw,
+        )
+        handle = await k.runs.start(ask)
+        steps = await until(
+            k, handle.id, lambda seen: sum(s["status"] == "failed" for s in seen["steps"]) == 5, view="steps"
+        )
+        return ended, steps["steps"], await k.runs.list(), await k.runs.items()
+
+    ended, steps, listed, waiting = opened(tmp_path / "s", act)
+    assert ended["error"]["code"] == "guest.protocol"
+    assert {s["error"]["code"] for s in steps if s["status"] == "failed"} == {"argument.invalid"}
+    assert [run["status"] for run in listed["runs"]] == ["input_required", "failed"]
+    assert [item["prompt"] for item in waiting] == ["c"]

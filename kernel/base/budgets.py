@@ -20,6 +20,8 @@ from .errors import ArgumentError
 __all__ = ["COUNTED", "checked", "exceeded", "narrowed"]
 
 ENFORCED = ("wall_s", "steps", "tool_calls")
+MOST = 1e12
+"""More would be no budget, and past the numbers that clocks and JSON have."""
 COUNTED = frozenset({"tool", "model", "skill", "sandbox.run"})
 
 
@@ -34,8 +36,8 @@ def checked(budget: Any) -> dict[str, float]:
                 "budget.not_enforced",
                 f"budget.{name} cannot be enforced by this kernel. It enforces {', '.join(ENFORCED)}.",
             )
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise ArgumentError("argument.invalid", f"budget.{name} is {value!r}; it is a number above zero.")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MOST:
+            raise ArgumentError("argument.invalid", f"budget.{name} is {value!r}; it is a number above zero, at most {MOST:g}.")
     return dict(budget)
 
 

@@ -17,6 +17,7 @@ __all__ = ["Ending", "Malformed", "delivery", "ending", "note", "ranges", "start
 
 WARNINGS_MAX = 50
 LINE_CHARS_MAX = 2000
+EXACT_MAX = 2**53
 
 
 class Malformed(Exception):
@@ -80,14 +81,16 @@ def note(payload: bytes) -> dict[str, Any]:
         if isinstance(found.get("log"), str):
             return {"log": found["log"][:LINE_CHARS_MAX]}
         done, total, message = found["progress"]
-        numbers = all(
-            one is None or (isinstance(one, int | float) and not isinstance(one, bool)) for one in (done, total)
-        )
-        if not numbers:
+        if not all(one is None or _countable(one) for one in (done, total)):
             raise Malformed("progress that is no number")
         return {"progress": {"done": done, "total": total, "message": str(message or "")[:500]}}
     except _WRONG as problem:
         raise Malformed(f"NOTE: {problem}") from None
+
+
+def _countable(value: Any) -> bool:
+    """A number that every reader of JSON takes for the same one."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= EXACT_MAX
 
 
 def ranges(numbers: Sequence[int]) -> list[list[int]]:

@@ -1,13 +1,15 @@
 """How records of a run are shown, and the one JSON of the journal. Pure.
 
 Guarantees
-1. `dumps` writes ASCII without NaN: any text has bytes, any reader takes it. `loads` refuses NaN and keeps integers of any size.
+1. `dumps` writes ASCII without NaN: any text has bytes, any reader takes it. `loads` refuses NaN and numbers that are infinite as a
+   float (1e999), so what it gave can be written again; integers keep their size.
 2. What is null or empty is left out of a reply; a value that is longer than `SHOWN_BYTES_MAX` is shown cut.
 
 Not here: which records are read (journal.py), the size of a whole reply (mcp_server).
 """
 
 import json
+import math
 from typing import Any
 
 from .ports import rfc3339
@@ -23,11 +25,18 @@ def dumps(value: Any) -> bytes:
 
 
 def loads(data: bytes | str) -> Any:
-    return json.loads(data, parse_constant=_no_constant)
+    return json.loads(data, parse_constant=_no_constant, parse_float=_finite)
 
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits[:40]} is no number that can be kept")
+    return number
 
 
 def shown_step(epoch: float, record: tuple[Any, ...]) -> dict[str, Any]:
