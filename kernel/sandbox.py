@@ -37,6 +37,7 @@ from typing import Any, Protocol, Self
 from urllib.parse import quote
 
 from .base import filter as syscalls
+from .base import payloads
 from .base.cell import Bounds, Cell, Ended, Place, Spawn, Usage
 from .base.census import tasks_of_uid
 from .base.errors import ArgumentError, Denied, GuestError, HostError, LimitExceeded, NotFound
@@ -48,7 +49,7 @@ from .base.ports import LOCAL, Ports
 from .base.reserve import reserve_uid
 from .base.store import Store, Transaction
 from .base.workspace import Found, checked_files
-from .cell.frames import END, NOTE, START, encode
+from .cell.frames import END, HEADER, NOTE, START, encode
 
 __all__ = ["Cell", "Content", "Ended", "FileOut", "LayerReport", "Report", "Result", "Sandbox", "Usage", "probe"]
 
@@ -65,6 +66,7 @@ CONFINED_LACKS = ("host paths can be seen by stat", "no loopback network", "no l
 KEPT_FROM_CHARS = 4096
 """Output longer than this also gets a uri, since a face may have to cut it further."""
 VALUE_CHARS_MAX = 2000
+ERROR_CHARS = {"type": 200, "message": 2000, "traceback": 16_000}
 NOTES_MAX = 1000
 
 Note = dict[str, Any]
@@ -149,7 +151,7 @@ class _Claim:
         return cls(
             said["exit_code"] & 0xFF,
             harmless(value[:VALUE_CHARS_MAX]) if isinstance(value, str) else None,
-            {str(name)[:40]: harmless(str(text)) for name, text in list(error.items())[:3]}
+            {name: harmless(str(error[name])[-most:]) for name, most in ERROR_CHARS.items() if name in error}
             if isinstance(error, dict)
             else None,
         )
@@ -250,7 +252,10 @@ class Sandbox:
         return await self._result(principal, cell, claim, ended)
 
     async def _converse(self, cell: Cell, on_note: Callable[[Note], None] | None) -> _Claim | None:
-        """Frames of a one-shot guest until END; None when it left without one (bash, an exit, a crash, a kill)."""
+        """Frames of a one-shot guest until END; None when it left without one (bash, an exit, a crash, a kill).
+
+        Notes count as output, and after each read the others have their turn: a flood must hold up nobody, its own watchdog least.
+        """
         notes = 0
         try:
             while frames := await cell.receive():
@@ -260,10 +265,14 @@ class Sandbox:
                         if claim is None:
                             cell.stop("killed")
                         return claim
-                    if frame.type == NOTE and on_note is not None and notes < NOTES_MAX:
-                        notes += 1
-                        if (note := _note(frame.payload)) is not None:
-                            on_note(note)
+                    if frame.type != NOTE:
+                        cell.stop("killed")
+                        return None
+                    cell.count_output(HEADER.size + len(frame.payload))
+                    notes += 1
+                    if on_note is not None and notes <= NOTES_MAX and (note := _note(frame.payload)) is not None:
+                        on_note(note)
+                await self._ports.clock.sleep(0)
         except GuestError:
             cell.stop("killed")
         return None
@@ -562,15 +571,13 @@ def _utf8(name: str, text: str) -> bytes:
 
 def _note(payload: bytes) -> Note | None:
     try:
-        note = json.loads(payload)
-    except (ValueError, RecursionError):
+        note = payloads.note(payload)
+    except payloads.Malformed:
         return None
-    match note:
-        case {"log": str(text)}:
-            return {"log": harmless(text)}
-        case {"progress": [int() | float() as done, int() | float() | None as total, str(message)]}:
-            return {"progress": [done, total, harmless(message)]}
-    return None
+    if "log" in note:
+        return {"log": harmless(note["log"])}
+    done, total, message = note["progress"].values()
+    return {"progress": [done, total, harmless(message)]}
 
 
 def _file_out(sandbox: str, found: Found) -> FileOut:

@@ -776,3 +776,64 @@ def test_the_probe_names_each_layer_and_the_tier():
     }
     assert "seccomp allow-list" in report.applied
     assert report.missing == ()
+
+
+FRAME = """
+import json, os, struct
+def frame(kind, payload):
+    left = struct.pack("<IBI", len(payload), kind, 0) + payload
+    while left:
+        left = left[os.write(3, left):]
+"""
+
+
+def test_a_guest_that_floods_the_channel_holds_up_nobody(tmp_path):
+    """Every read finds more at once, so without a turn for the others this loop would hear nothing else until the guest ends."""
+    flood = FRAME + "for _ in range(200):\n    os.write(3, struct.pack('<IBI', 0, 8, 0) * 5000)"
+
+    async def body(sandbox):
+        running = asyncio.create_task(sandbox.run(flood))
+        while not sandbox._cells:
+            await asyncio.sleep(0)
+        (cell,) = sandbox._cells
+        turns, heard = 0, cell._output_bytes
+        while not running.done():
+            await asyncio.sleep(0)
+            turns, heard = turns + (cell._output_bytes != heard), cell._output_bytes
+        return turns, await running
+
+    turns, r = boxed(tmp_path, "full", body)
+    assert r.exit_code == 0
+    assert turns >= 20, "reads between two turns of somebody else"
+
+
+def test_notes_count_as_output(tmp_path):
+    flood = FRAME + "while True:\n    os.write(3, struct.pack('<IBI', 0, 8, 0) * 5000)"
+    r = run_code(tmp_path, "full", flood, limits={"output_bytes_max": 1 << 20})
+    assert r.stopped_by == "output"
+
+
+def test_a_frame_that_one_call_cannot_send_ends_it(box):
+    r = box.run(FRAME + "frame(2, b'')\nimport time; time.sleep(60)")
+    assert (r.stopped_by, r.exit_code) == ("killed", None)
+
+
+def test_a_claim_is_cut_to_the_fields_and_sizes_that_are_promised(box):
+    said = "{'exit_code': 0, 'value': 'v' * 9999, 'error': {'type': 't' * 9999, 'message': ['m' * 9999], 'traceback': 'x' * 99999, 'more': 1}}"
+    r = box.run(FRAME + f"frame(10, json.dumps({said}).encode())\nimport time; time.sleep(60)")
+    assert len(r.value) == 2000
+    assert {name: len(text) for name, text in r.error.items()} == {"type": 200, "message": 2000, "traceback": 16_000}
+
+
+def test_a_note_that_no_client_could_read_is_left_out(box):
+    notes = []
+    box.run("import kernel\nfor n in (float('nan'), 1e999, 10**400, 1):\n    kernel.progress(n)", on_note=notes.append)
+    assert notes == [{"progress": [1, None, ""]}]
+
+
+def test_files_whose_names_are_no_text_are_collected_past_every_limit(box):
+    """Their names become the same one; what else is known of them has no order."""
+    r = box.run("for n in range(300):\n    open(bytes([248 + n % 8, 248 + n // 8 % 8, 248 + n // 64]), 'w').write('x')")
+    assert r.exit_code == 0
+    assert len(r.files) == 300
+    assert {f.path for f in r.files} == {"???"}

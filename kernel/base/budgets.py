@@ -37,7 +37,9 @@ def checked(budget: Any) -> dict[str, float]:
                 f"budget.{name} cannot be enforced by this kernel. It enforces {', '.join(ENFORCED)}.",
             )
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MOST:
-            raise ArgumentError("argument.invalid", f"budget.{name} is {value!r}; it is a number above zero, at most {MOST:g}.")
+            raise ArgumentError(
+                "argument.invalid", f"budget.{name} is {value!r}; it is a number above zero, at most {MOST:g}."
+            )
     return dict(budget)
 
 

@@ -135,7 +135,7 @@ class Cell:
         """Fork it and wait until it is locked. Raises Refused with the layer that failed."""
         ends = [os.pipe2(os.O_CLOEXEC) for _ in range(2)]
         kept = self._limits.output_bytes_kept
-        self._stdout, self._stderr = (Stream(end[0], kept, self._count_output) for end in ends)
+        self._stdout, self._stderr = (Stream(end[0], kept, self.count_output) for end in ends)
         self._loop.add_reader(self._leash.fileno(), self._hear)
         source = _stdin(stdin)
         for end in ends if os.geteuid() == 0 else ():
@@ -280,7 +280,7 @@ class Cell:
         if over:
             self.stop("disk")
 
-    def _count_output(self, count: int) -> None:
+    def count_output(self, count: int) -> None:
         self._output_bytes += count
         if self._output_bytes > self._limits.output_bytes_max:
             self.stop("output")

@@ -24,7 +24,7 @@ class Limits:
     workspace_bytes_max: int = 512 * MIB
     workspace_inodes_max: int = 16_384
     output_bytes_max: int = 16 * MIB
-    """Produced by stdout and stderr together; past it the guest is killed (`stopped_by: output`)."""
+    """Produced by stdout, stderr and the notes of a call together; past it the guest is killed (`stopped_by: output`)."""
     output_bytes_kept: int = 256 * KIB
     """Of each stream, head and tail; the middle is dropped while it is produced."""
     collected_bytes_max: int = 64 * MIB

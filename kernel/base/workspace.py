@@ -94,7 +94,7 @@ def collect(workspace: int, given: Mapping[str, bytes], limits: Limits) -> list[
         if data is not None:
             room -= len(data)
         found.append(Found(harmless(path.encode(errors="replace").decode()), size, data))
-    return sorted(found)
+    return sorted(found, key=lambda file: file.path)  # names that are no text may become equal
 
 
 def usage(folders: list[int], pids: list[int]) -> Usage:
