@@ -18,7 +18,6 @@ import dataclasses
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .base.errors import (
@@ -70,6 +69,9 @@ __all__ = [
     "Result",
     "Status",
 ]
+
+__version__ = "0.1.0"
+"""As in pyproject.toml. Asking the installed metadata for it would be a quarter of this import."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -142,13 +144,9 @@ class Kernel:
             yield cls(sandbox, memory, skills, runs, scheduler, store, policy, ports, limits, now)
 
     async def status(self) -> Status:
-        try:
-            installed = version("agent-kernel")
-        except PackageNotFoundError:  # used from a checkout that was never installed
-            installed = "0"
         return Status(
             pid=os.getpid(),
-            version=installed,
+            version=__version__,
             state=str(self.store.folder),
             tier=self.sandbox.tier,
             layers=self.sandbox.layers,

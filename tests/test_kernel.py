@@ -1,6 +1,7 @@
 """Opening and closing: one kernel per folder, what status says, what is left behind."""
 
 import asyncio
+import importlib.metadata
 import os
 import sys
 from pathlib import Path
@@ -108,3 +109,7 @@ def test_limits_and_grants_of_the_config_file_hold_unless_they_are_given(tmp_pat
 
     assert asyncio.run(main()) == (128, True)
     assert asyncio.run(main(limits=Limits(memory_mb_max=64))) == (64, True)
+
+
+def test_the_version_is_that_of_the_distribution():
+    assert agent_kernel.__version__ == importlib.metadata.version("agent-kernel")
