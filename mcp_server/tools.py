@@ -24,6 +24,7 @@ from typing import Any
 
 from agent_kernel import Kernel
 from agent_kernel.base.errors import ArgumentError, KernelError
+from agent_kernel.base.shown import loads
 
 from . import resources
 
@@ -174,7 +175,7 @@ def _check_range(where: str, value: float, schema: Schema) -> None:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
+        return loads(text)
     except (ValueError, RecursionError):
         return text
 

@@ -21,6 +21,7 @@ import asyncio
 import contextlib
 import fcntl
 import json
+import math
 import os
 import re
 import stat
@@ -54,13 +55,8 @@ class Refused:
     """A line that cannot become a message: what to answer, and to which request (None: unknown)."""
 
     def __init__(self, request_id: str | int | None, code: int, error: KernelError) -> None:
-        self.line = orjson.dumps(
-            {
-                "jsonrpc": "2.0",
-                "id": request_id,
-                "error": {"code": code, "message": str(error), "data": error.to_wire()},
-            }
-        )
+        answer = {"code": code, "message": str(error), "data": error.to_wire()}
+        self.line = _dumped({"jsonrpc": "2.0", "id": request_id, "error": answer})
 
 
 # --- a line becomes a message
@@ -87,7 +83,7 @@ def message_of(line: bytes, limits: Limits) -> SessionMessage | Refused:
         return Refused(None, INVALID_REQUEST, problem)
     params = value.get("params")
     if value.get("method") == "tools/call" and isinstance(params, dict):
-        refusal = _mend_arguments(params, refusal)
+        refusal = _mend_arguments(params, refusal, limits)
     try:
         message = jsonrpc_message_adapter.validate_python(value, by_name=False)
     except ValidationError:
@@ -99,14 +95,12 @@ def message_of(line: bytes, limits: Limits) -> SessionMessage | Refused:
     return SessionMessage(message, ServerMessageMetadata(request_context=refusal))
 
 
-def _mend_arguments(params: dict[str, Any], refusal: KernelError | None) -> KernelError | None:
+def _mend_arguments(params: dict[str, Any], refusal: KernelError | None, limits: Limits) -> KernelError | None:
     """Arguments that the tool may see are an object; some hosts send it as a string."""
     arguments = params.get("arguments")
     if refusal is None and isinstance(arguments, str):
         with contextlib.suppress(ValueError, KernelError):
-            arguments = params["arguments"] = json.loads(
-                arguments, object_pairs_hook=_unique, parse_constant=_no_constant
-            )
+            arguments = params["arguments"] = _strict(arguments.encode(), limits)
     if refusal is None and arguments is not None and not isinstance(arguments, dict):
         refusal = ArgumentError("argument.wrong_type", "The arguments of a tool are one JSON object, by name.")
     if refusal is not None:
@@ -122,60 +116,11 @@ def _strict(line: bytes, limits: Limits) -> Any:
             " Put the data into a file of a shared folder, or send it in parts.",
         )
     try:
-        value = json.loads(line.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
-        if b"\\u" in line:
-            json.dumps(value, ensure_ascii=False).encode()
+        return strictly(line.decode(), limits.argument_depth_max, outside=2)  # the message and its params
     except UnicodeDecodeError as error:
         raise ArgumentError("argument.invalid_json", f"Byte {error.start} of the line is not UTF-8.") from None
-    except UnicodeEncodeError:
-        raise ArgumentError(
-            "argument.invalid_json", "A string holds a lone surrogate, which is no character. Send valid Unicode."
-        ) from None
-    except RecursionError:
-        raise _too_deep(limits) from None
     except ValueError as error:
         raise ArgumentError("argument.invalid_json", f"The line is not JSON: {error}. Nothing was done.") from None
-    if _deeper_than(value, limits.argument_depth_max + 2):  # the message and its params are outside
-        raise _too_deep(limits)
-    return value
-
-
-def _too_deep(limits: Limits) -> KernelError:
-    return LimitExceeded(
-        "argument.too_deep",
-        f"The arguments nest deeper than {limits.argument_depth_max}. Flatten them, or send them as text.",
-    )
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ArgumentError(
-            "argument.duplicate_key", f"The key {twice[:80]!r} occurs twice in one object. Send it once."
-        )
-    return made
-
-
-def _no_constant(name: str) -> Any:
-    raise ArgumentError("argument.invalid_json", f"{name} is not JSON. Send a finite number, null or a string.")
-
-
-def _deeper_than(value: Any, depth: int) -> bool:
-    level = [value]
-    while level:
-        if depth == 0:
-            return True
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
-        ]
-        depth -= 1
-    return False
 
 
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{]|[\]}]', re.DOTALL)
@@ -555,11 +500,15 @@ class Outgoing:
 
 def _line_of(message: Any) -> bytes:
     wire = message.model_dump(by_alias=True, mode="python", exclude_unset=True)
+    return _dumped(wire)
+
+
+def _dumped(wire: Any) -> bytes:
     try:
         return orjson.dumps(wire)
     except (
         TypeError
-    ):  # a lone surrogate or a huge integer in what a guest handed out: escape it rather than lose the reply
+    ):  # a lone surrogate or a huge integer, of a guest or a caller: escape it rather than lose the reply
         return json.dumps(wire, separators=(",", ":")).encode()
 
 

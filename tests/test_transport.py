@@ -81,6 +81,24 @@ def test_arguments_sent_as_a_string_are_parsed():
 
 
 @pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '{"a":' * 70 + "1" + "}" * 70, '{"a":1e999}', '{"a":NaN}', '{"a":"\\ud800"}', '{"a":1,"a":2}'],
+)
+def test_arguments_sent_as_a_string_are_as_strict_as_others(text):
+    assert refusal_of(call(json.dumps(text).encode())).code == "argument.wrong_type"
+
+
+def test_a_number_past_the_floats_is_refused():
+    assert refusal_of(call(b'{"a":1e999}')).code == "argument.invalid_json"
+
+
+def test_a_key_that_is_twice_among_very_many_is_found_without_looking_at_all_pairs():
+    """Quadratic, this line takes hours."""
+    many = b",".join(b'"k%d":0' % n for n in range(400_000))
+    assert refusal_of(call(b"{" + many + b',"k399999":1}')).code == "argument.duplicate_key"
+
+
+@pytest.mark.parametrize(
     ("line", "code", "request_id"),
     [
         (b"{not json", -32700, None),
@@ -88,6 +106,7 @@ def test_arguments_sent_as_a_string_are_parsed():
         (b'[{"jsonrpc":"2.0","id":1,"method":"ping"}]', -32600, None),
         (b'"text"', -32600, None),
         (b'{"id":4}', -32600, 4),
+        (b'{"id":100000000000000000000000000}', -32600, 10**26),
         (b'{"jsonrpc":"1.0","id":"k","method":"ping"}', -32600, "k"),
         (b'{"jsonrpc":"2.0","id":true,"method":"ping"}', -32600, None),
         (b'{"jsonrpc":"2.0","id":5,"method":"x","params":' + b"[" * 2_000_000, -32600, 5),
