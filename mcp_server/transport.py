@@ -116,11 +116,65 @@ def _strict(line: bytes, limits: Limits) -> Any:
             " Put the data into a file of a shared folder, or send it in parts.",
         )
     try:
-        return strictly(line.decode(), limits.argument_depth_max, outside=2)  # the message and its params
+        value = json.loads(line.decode(), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+        if b"\\u" in line:
+            json.dumps(value, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
         raise ArgumentError("argument.invalid_json", f"Byte {error.start} of the line is not UTF-8.") from None
+    except UnicodeEncodeError:
+        raise ArgumentError(
+            "argument.invalid_json", "A string holds a lone surrogate, which is no character. Send valid Unicode."
+        ) from None
+    except RecursionError:
+        raise _too_deep(limits) from None
     except ValueError as error:
         raise ArgumentError("argument.invalid_json", f"The line is not JSON: {error}. Nothing was done.") from None
+    if _deeper_than(value, limits.argument_depth_max + 2):  # the message and its params are outside
+        raise _too_deep(limits)
+    return value
+
+
+def _too_deep(limits: Limits) -> KernelError:
+    return LimitExceeded(
+        "argument.too_deep",
+        f"The arguments nest deeper than {limits.argument_depth_max}. Flatten them, or send them as text.",
+    )
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise ArgumentError(
+            "argument.duplicate_key", f"The key {twice[:80]!r} occurs twice in one object. Send it once."
+        )
+    return made
+
+
+def _no_constant(name: str) -> Any:
+    raise ArgumentError("argument.invalid_json", f"{name} is not JSON. Send a finite number, null or a string.")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _no_constant(digits[:40])
+
+
+def _deeper_than(value: Any, depth: int) -> bool:
+    level = [value]
+    while level:
+        if depth == 0:
+            return True
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        depth -= 1
+    return False
 
 
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{]|[\]}]', re.DOTALL)
