@@ -24,9 +24,10 @@ from typing import Any
 
 from agent_kernel import Kernel
 from agent_kernel.base.errors import ArgumentError, KernelError
-from agent_kernel.base.shown import loads
+from agent_kernel.base.limits import Limits
 
 from . import resources
+from .transport import strict
 
 __all__ = ["TOOLS", "Call", "Tool", "named", "waited"]
 
@@ -117,6 +118,8 @@ _SYNONYMS = {
 }  # fmt: skip
 """What models write instead, where spelling alone does not lead to the right name."""
 
+_LIMITS = Limits()
+"""For what comes as a string inside a line that has passed the operator's limits."""
 _WORDS = {str: "a string", bool: "a boolean", int: "an integer", float: "a number", list: "an array", dict: "an object"}
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,), "boolean": (bool,), "integer": (int,), "number": (int, float), "array": (list,), "object": (dict,),
@@ -126,7 +129,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 def _checked(where: str, value: Any, schema: Schema) -> Any:
     wanted = schema["type"]
     if wanted in ("object", "array") and isinstance(value, str):
-        value = _parsed(value)
+        value = _parsed(where, value)
     if wanted == "integer" and isinstance(value, float) and value.is_integer():
         value = int(value)
     if type(value) not in _TYPES[wanted]:
@@ -173,11 +176,14 @@ def _check_range(where: str, value: float, schema: Schema) -> None:
         )
 
 
-def _parsed(text: str) -> Any:
-    try:
-        return loads(text)
-    except (ValueError, RecursionError):
+def _parsed(where: str, text: str) -> Any:
+    """What a string of JSON says, read as strictly as a line; another string as it is."""
+    if not text.lstrip().startswith(("{", "[")):
         return text
+    try:
+        return strict(text.encode(), _LIMITS)
+    except KernelError as error:
+        raise type(error)(error.code, f"{where}: {error.message}") from None
 
 
 def _text(description: str = "", **more: Any) -> dict[str, Any]:
@@ -405,7 +411,7 @@ TOOLS: tuple[Tool, ...] = (
             "input": _object(),
             "idempotency_key": _text(),
             "name": _text(),
-            "budget": _object("any of wall_s, cpu_s, steps"),
+            "budget": _object("any of wall_s, steps, tool_calls"),
             "files": _object(additionalProperties={"type": "string"}),
             "memory_mb": _count(),
             "wait_s": _WAIT,

@@ -38,7 +38,7 @@ from mcp.shared.message import ServerMessageMetadata, SessionMessage
 from mcp_types import JSONRPCRequest, jsonrpc_message_adapter
 from pydantic import ValidationError
 
-__all__ = ["Refused", "Wire", "message_of"]
+__all__ = ["Refused", "Wire", "message_of", "strict"]
 
 OUTPUT_BYTES_MAX = 4 << 20
 REQUESTS_OPEN_MAX = 1024
@@ -67,7 +67,7 @@ def message_of(line: bytes, limits: Limits) -> SessionMessage | Refused:
     refusal: KernelError | None = None
     value: Any
     try:
-        value = _strict(line, limits)
+        value = strict(line, limits)
     except KernelError as error:
         refusal = error
         try:
@@ -100,7 +100,7 @@ def _mend_arguments(params: dict[str, Any], refusal: KernelError | None, limits:
     arguments = params.get("arguments")
     if refusal is None and isinstance(arguments, str):
         with contextlib.suppress(ValueError, KernelError):
-            arguments = params["arguments"] = _strict(arguments.encode(), limits)
+            arguments = params["arguments"] = strict(arguments.encode(), limits)
     if refusal is None and arguments is not None and not isinstance(arguments, dict):
         refusal = ArgumentError("argument.wrong_type", "The arguments of a tool are one JSON object, by name.")
     if refusal is not None:
@@ -108,7 +108,7 @@ def _mend_arguments(params: dict[str, Any], refusal: KernelError | None, limits:
     return refusal
 
 
-def _strict(line: bytes, limits: Limits) -> Any:
+def strict(line: bytes, limits: Limits) -> Any:
     if len(line) > limits.argument_bytes_max + ENVELOPE_BYTES:
         raise LimitExceeded(
             "argument.too_large",
@@ -128,7 +128,7 @@ def _strict(line: bytes, limits: Limits) -> Any:
     except RecursionError:
         raise _too_deep(limits) from None
     except ValueError as error:
-        raise ArgumentError("argument.invalid_json", f"The line is not JSON: {error}. Nothing was done.") from None
+        raise ArgumentError("argument.invalid_json", f"This is not JSON: {error}. Nothing was done.") from None
     if _deeper_than(value, limits.argument_depth_max + 2):  # the message and its params are outside
         raise _too_deep(limits)
     return value

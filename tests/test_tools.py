@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from agent_kernel.base.errors import ArgumentError
+from agent_kernel.base.errors import ArgumentError, KernelError
 from agent_kernel_mcp.tools import TOOLS, named
 
 NAMES = [
@@ -76,11 +76,16 @@ def test_no_tool_reads_and_destroys():
         ("memory_add", {"items": [{"text": "x"}, "y"]}, "argument.wrong_type", ["items[1] must be an object"]),
         ("memory_search", {"tags": ["a", 1]}, "argument.wrong_type", ["tags[1]"]),
         ("run_send", {"run_id": "r", "content": "[1]"}, "argument.wrong_type", ["content must be an object"]),
+        ("run_start", {"program": "p", "input": '{"a": 1, "a": 2}'}, "argument.duplicate_key", ["run_start: input", "'a'"]),
+        ("run_start", {"program": "p", "input": '{"a": NaN}'}, "argument.invalid_json", ["run_start: input", "NaN"]),
+        ("run_start", {"program": "p", "input": '{"a": "\\ud800"}'}, "argument.invalid_json", ["lone surrogate"]),
+        ("run_start", {"program": "p", "input": '{"a":' * 100 + "1" + "}" * 100}, "argument.too_deep", ["input", "64"]),
+        ("sandbox_run", {"code": "1", "files": '{"a": "b"'}, "argument.invalid_json", ["files", "not JSON", "delimiter"]),
         ("run_control", {"run_id": "r", "action": "stop"}, "argument.invalid", ["cancel, pause, resume, retry"]),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_refused_by_name(tool, arguments, code, words):
-    with pytest.raises(ArgumentError) as refused:
+    with pytest.raises(KernelError) as refused:
         named(tool).convert(arguments)
     assert refused.value.code == code
     for word in words:
