@@ -307,10 +307,7 @@ class Runs:
             return
         item = await self._item(run_id, str(item_id), principal)
         if item.answer_by != "any":
-            raise Denied(
-                "approval.elsewhere",
-                f"Item {item_id} is answered by a person, not by run_send. Ask the user to run: agent-kernel approve {item_id}",
-            )
+            raise items.elsewhere(item.item_id, "by run_send", self._store.folder)
         await self._deliver(item, "ok", self._json("content", _answer(item, content)), channel="any")
 
     async def approve(
@@ -324,7 +321,7 @@ class Runs:
             )
         items.check_approval(
             item_digest=item.digest, given=digest, decision=decision, channel=channel, item_id=item_id,
-            allowed_in_host=self._policy.grants.approve_in_host,
+            allowed_in_host=self._policy.grants.approve_in_host, folder=self._store.folder,
         )  # fmt: skip
         if item.deadline is not None and self._ports.clock.now() >= item.deadline:
             raise Conflict("item.expired", f"Item {item_id} expired at {rfc3339(item.deadline)}, which is a no.")

@@ -32,6 +32,7 @@ import mcp_types as types
 import orjson
 from agent_kernel import Kernel
 from agent_kernel.base.errors import KernelError, KernelFault, LimitExceeded
+from agent_kernel.base.items import command
 from agent_kernel.base.ports import LOCAL
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
@@ -131,7 +132,7 @@ def instructions(kernel: Kernel) -> str:
         "- sandbox_run: one piece of code, at most 50 s. run_start: work that is longer, has steps, must survive a crash or needs a"
         " person's approval; load the skill `durable-programs` before writing one.\n"
         "- A run goes on without you: run_get(run_id, wait_s=50) waits for it. An item with answer_by `person` is for the user: if"
-        " they are not asked here, tell them to run `agent-kernel approve ITEM` (or `deny`) in a terminal.\n"
+        " they are not asked here, tell them to run the command that `next` names in a terminal.\n"
         "- memory_search before asking what the user may have told already; memory_add what should last.\n"
         "- skill_search before unfamiliar work; skill_load before acting on a skill.\n"
         "- A reply that was cut names a uri: sandbox_read opens it.\n"
@@ -298,7 +299,7 @@ class Face:
         beside = ("id", "tier", "layers", "usage") if tool.sandboxed else ()
         meta = {name: reply.pop(name) for name in beside if name in reply}
         images = await self._images(reply)
-        reply = advised(reply)
+        reply = advised(reply, self.kernel.store.folder)
         limit = self.kernel.policy.limits.reply_bytes_max - 512
         reply = with_cut_outputs(reply, limit)
         if len(compact(reply)) > limit:
@@ -479,14 +480,14 @@ def decision_of(answer: types.ElicitResult) -> str | None:
 # --- replies
 
 
-def advised(reply: dict[str, Any]) -> dict[str, Any]:
+def advised(reply: dict[str, Any], folder: Path) -> dict[str, Any]:
     """What a model should do next about a run that is not over."""
     run_id = reply.get("run_id")
     if run_id is None or "status" not in reply or reply["status"] not in ("working", "input_required"):
         return reply
     items = [item["item_id"] for item in reply.get("waiting", ()) if item["answer_by"] == "person"]
     if items:
-        commands = " or ".join(f"`agent-kernel approve {item}`" for item in items[:3])
+        commands = " or ".join(f"`{command(item, folder)}`" for item in items[:3])
         advice = f"A person must decide. Ask the user to run {commands} (or `deny`), then run_get(run_id, wait_s=50)."
     elif reply.get("waiting"):
         advice = "Answer with run_send(run_id, item_id, content)."

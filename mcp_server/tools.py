@@ -450,7 +450,7 @@ TOOLS: tuple[Tool, ...] = (
         "run_approve",
         "Approve or deny for a person",
         "Record a person's decision on a waiting item. Approving works only if the operator enabled it; otherwise ask the user to"
-        " run `agent-kernel approve ITEM`. Denying always works.",
+        " run `agent-kernel approve ITEM --state DIR`. Denying always works.",
         {
             "run_id": _text(),
             "item_id": _text(),

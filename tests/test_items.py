@@ -1,5 +1,7 @@
 """Items and budgets: what an answer is bound to, who may give it, what a schema refuses."""
 
+from pathlib import Path
+
 import pytest
 from agent_kernel.base import budgets, items
 from agent_kernel.base.errors import ArgumentError, Conflict, Denied
@@ -18,7 +20,7 @@ def test_the_digest_changes_with_everything_the_person_was_shown(change):
 def decide(**change):
     whole = items.digest(**ASKED)
     given = {"item_digest": whole, "given": whole[:12], "decision": "approve", "channel": "person"}
-    items.check_approval(**{**given, "allowed_in_host": False, "item_id": "itm_1", **change})
+    items.check_approval(**{**given, "allowed_in_host": False, "item_id": "itm_1", "folder": Path("/s t"), **change})
 
 
 def test_a_person_approves_with_the_digest_he_was_shown():
@@ -34,7 +36,7 @@ def test_another_digest_is_refused_as_changed(given):
 
 def test_the_client_that_asked_may_deny_but_not_approve():
     decide(channel="host", decision="deny")
-    with pytest.raises(Denied, match="agent-kernel approve itm_1"):
+    with pytest.raises(Denied, match="agent-kernel approve itm_1 --state '/s t'"):
         decide(channel="host")
     decide(channel="host", allowed_in_host=True)
 

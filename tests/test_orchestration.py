@@ -129,7 +129,7 @@ def test_an_approval_is_bound_to_its_digest_and_to_a_person(tmp_path):
         return item, text, waiting, result
 
     item, text, waiting, result = opened(tmp_path / "s", act)
-    assert f"agent-kernel approve {item['item_id']}" in text
+    assert f"agent-kernel approve {item['item_id']} --state {tmp_path / 's'}" in text
     assert [(w["run_id"][:4], w["item_id"]) for w in waiting] == [("run_", item["item_id"])]
     assert item["details"] == {"eur": 9}
     assert result is True

@@ -315,7 +315,7 @@ def test_a_closed_form_leaves_the_item_waiting_and_is_not_shown_again(servers, m
         async with servers.client(mode, person) as c:
             run = await ok(c, "run_start", program=ASKS, wait_s=20)
             assert run["status"] == "input_required"
-            assert f"agent-kernel approve {run['waiting'][0]['item_id']}" in run["next"]
+            assert f"agent-kernel approve {run['waiting'][0]['item_id']} --state /" in run["next"]
             again = await ok(c, "run_get", run_id=run["run_id"], wait_s=1)
             assert again["status"] == "input_required"
 

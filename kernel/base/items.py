@@ -20,12 +20,24 @@ Not here: the rows (journal.py), the waiting (orchestration.py).
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from .errors import ArgumentError, Conflict, Denied
 
-__all__ = ["ANSWER_BY", "DIGEST_CHARS", "check", "check_approval", "check_schema", "digest", "unchecked"]
+__all__ = [
+    "ANSWER_BY",
+    "DIGEST_CHARS",
+    "check",
+    "check_approval",
+    "check_schema",
+    "command",
+    "digest",
+    "elsewhere",
+    "unchecked",
+]
 
 ANSWER_BY: Mapping[str, str] = {"approve": "person", "resolve": "person", "ask": "any", "model": "any"}
 DIGEST_CHARS = 12
@@ -46,6 +58,7 @@ def check_approval(
     channel: Literal["person", "host"],
     allowed_in_host: bool,
     item_id: str,
+    folder: Path,
 ) -> None:
     if decision not in ("approve", "deny"):
         raise ArgumentError("argument.invalid", f'decision is {decision!r}. It is "approve" or "deny".')
@@ -55,11 +68,20 @@ def check_approval(
             f"Item {item_id} has the digest {item_digest[:DIGEST_CHARS]}, not {given!r}. Read it again before deciding.",
         )
     if decision == "approve" and channel == "host" and not allowed_in_host:
-        raise Denied(
-            "approval.elsewhere",
-            f"Item {item_id} is answered by a person, not through this client. Ask the user to run:"
-            f" agent-kernel approve {item_id}",
-        )
+        raise elsewhere(item_id, "through this client", folder)
+
+
+def elsewhere(item_id: str, not_so: str, folder: Path) -> Denied:
+    """The refusal that sends the question to the person."""
+    return Denied(
+        "approval.elsewhere",
+        f"Item {item_id} is answered by a person, not {not_so}. Ask the user to run: {command(item_id, folder)}",
+    )
+
+
+def command(item_id: str, folder: Path) -> str:
+    """What a person runs to say yes. It names the folder: a host may have been told of one that the person's shell does not know."""
+    return f"agent-kernel approve {item_id} --state {shlex.quote(str(folder))}"
 
 
 def check_schema(schema: Any, at: str = "schema", depth: int = 0) -> None:
