@@ -31,7 +31,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from .base import items
-from .base.errors import ArgumentError, Conflict, NotFound
+from .base.errors import ArgumentError, Conflict, LimitExceeded, NotFound, Overloaded
 from .base.limits import Limits
 from .base.ports import Ports, rfc3339
 from .base.replay import Made
@@ -257,6 +257,11 @@ class Journal:
                         " Use a new key, or the same arguments.",
                     )
                 return row, True
+        (unended,) = tx.execute("SELECT count(*) FROM run WHERE ended_at IS NULL").fetchone()
+        if unended >= self._limits.runs_open_max:
+            raise Overloaded(
+                f"{unended} runs have not ended, no more are begun. Wait for some, or cancel them.", retry_after_s=1.0
+            )
         now = self._ports.clock.now()
         tx.execute(
             "INSERT INTO run(run_id, principal, name, program, code_hash, runtime, path_version, input, files, packages,"
@@ -555,6 +560,10 @@ class Journal:
     def send_in(self, tx: Transaction, run: RunRow, *, topic: str, content: bytes, sender: str | None) -> None:
         if run.ended_at is not None:
             raise Conflict("run.ended", f"{run.run_id} has ended ({run.status}); it reads no more messages.")
+        if len(content) > (
+            most := self._limits.value_bytes_max
+        ):  # else it could never be received, nor what comes after it
+            raise LimitExceeded("limit.value", f"The message has {len(content)} bytes, the limit is {most}. Send less.")
         seq = tx.execute("SELECT coalesce(max(seq)+1, 0) FROM message WHERE rid=?", (run.rid,)).fetchone()[0]
         tx.execute(
             "INSERT INTO message VALUES(?,?,?,?,?,?,?,NULL)",

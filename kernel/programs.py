@@ -25,6 +25,7 @@ If the kernel dies between any two lines: the run's row says whether it was park
 import asyncio
 import json
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ from .base.runclock import Alarm, RunClock
 from .base.store import Transaction
 from .cell import frames
 from .flights import PARSE_ON_LOOP_BYTES, Ended, Flights, GuestCell, House
-from .journal import Delivery, RunRow
+from .journal import LOG_ROWS_MAX, Delivery, RunRow
 
 __all__ = ["Fate", "Program"]
 
@@ -80,7 +81,7 @@ class _Life:
     calls_since_cancel: int = 0
     runs: list[int] = field(default_factory=list)
     """Steps to be told to run."""
-    notes: list[tuple[int, str]] = field(default_factory=list)
+    notes: deque[tuple[int, str]] = field(default_factory=partial(deque, maxlen=LOG_ROWS_MAX))
     progress: str | None = None
     heard: list[frames.Frame] = field(default_factory=list)
     handled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -319,6 +320,7 @@ class Program:
             answers=[p.cseq for p in past],
             calls_max=limits.guest_calls_max,
             calls_open_max=limits.guest_calls_open_max,
+            bytes_open_max=limits.guest_bytes_open_max,
         )
         start = payloads.start(
             run_id=self.row.run_id, program=self.row.program, given=self.row.input, seed=self.row.seed, epoch=self.row.epoch,
@@ -411,8 +413,9 @@ class Program:
         life.idle, life.idle_since = idle, now
         life.busy_since, life.turn_cpu_s = now, None
         if life.notes or life.progress:
-            lines, progress = life.notes, life.progress
-            life.notes, life.progress = [], None
+            lines, progress = list(life.notes), life.progress
+            life.notes.clear()
+            life.progress = None
 
             def unit(tx: Transaction) -> None:
                 house.journal.log_in(tx, self.rid, self.row.principal, lines, progress)
@@ -469,6 +472,11 @@ class Program:
         """Everything sent is consumed. A due timer, a wait that is long enough to park for, or a wait for nothing at all."""
         house, limits, t = self._house, self._house.limits, self.t()
         if idle.timer is not None and t >= idle.timer:
+            if self._committed - self._calls >= limits.guest_ticks_max:
+                return await self._fail(
+                    "limit.ticks",
+                    f"The program was woken by {limits.guest_ticks_max} timers. Wait with kernel.sleep or kernel.receive.",
+                )
             self._ticking = True
             house.spawn(self._tick(idle.timer), f"{self.row.run_id} tick")
             return None
@@ -585,7 +593,7 @@ class Program:
         detail: str | None = None,
     ) -> Fate:  # fmt: skip
         house = self._house
-        lines = [] if life is None else life.notes
+        lines = [] if life is None else list(life.notes)
         progress = None if life is None else life.progress
 
         def unit(tx: Transaction) -> None:

@@ -494,3 +494,87 @@ def test_notes_reach_a_listener_as_they_come(tmp_path):
     notes = opened(tmp_path / "s", act)
     assert [note["log"] for note in notes if "log" in note] == ["0", "1", "2"]
     assert [note["progress"]["done"] for note in notes if "progress" in note] == [0, 1, 2]
+
+
+RAW = """
+import json, struct
+def frame(kind, number, payload):
+    left = struct.pack("<IBI", len(payload), kind, number) + payload
+    while left:
+        left = left[os.write(3, left):]
+"""
+
+
+def test_a_program_that_floods_notes_without_rest_keeps_the_last_ones_only(tmp_path):
+    """They are written when the program rests; until then they are in the kernel's memory."""
+
+    async def act(k):
+        handle = await k.runs.start(
+            program(
+                """
+                for n in range(5000):
+                    frame(8, n, b'{"log":"%d"}' % n)
+                while time.thread_time() < 2:
+                    pass
+                frame(10, 0, b'{"output":1}')
+                """,
+                before=RAW,
+            )
+        )
+        held = 0
+        while (await k.runs.view(handle.id))["status"] == "working":
+            lives = [one._life_now for one in k.runs._programs.values() if one._life_now]
+            held = max([held, *(len(life.notes) for life in lives)])
+        return held, (await k.runs.view(handle.id, "log"))["log"]
+
+    held, log = opened(tmp_path / "s", act)
+    assert 0 < held <= 2000
+    assert [line["text"] for line in log] == [str(n) for n in range(3000, 5000)]
+
+
+def test_a_program_that_lives_by_its_own_timers_is_ended_when_they_are_too_many(tmp_path):
+    async def act(k):
+        return await ran(k, "await kernel.sleep(0)\nwhile True:\n    await asyncio.sleep(0.0001)")
+
+    seen = opened(tmp_path / "s", act, limits={"guest_ticks_max": 20})
+    assert (seen["status"], seen["error"]["code"]) == ("failed", "limit.ticks")
+
+
+def test_runs_that_beget_runs_come_to_an_end(tmp_path):
+    async def act(k):
+        return await ran(
+            k,
+            r"""
+            child = "import kernel\nasync def main(input): await kernel.receive('never')"
+            tasks = [asyncio.ensure_future(kernel.spawn(child)) for _ in range(10)]
+            done, open_ones = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            return [(task.exception().code, task.exception().fault) for task in done]
+            """,
+        )
+
+    seen = opened(tmp_path / "s", act, limits={"runs_open_max": 8})
+    assert seen["output"][0] == ["kernel.overloaded", "kernel"]
+
+
+def test_a_message_that_nobody_could_receive_is_not_sent(tmp_path):
+    async def act(k):
+        handle = await k.runs.start(
+            program(
+                """
+                said = json.dumps({"run_id": input["to"], "topic": "t", "content": "x" * 3_000_000}).encode()
+                frame(2, 0, struct.pack("<BBH", 15, 0, 1) + b"p" + said)
+                frame(4, 0, struct.pack("<d", float("nan")))
+                time.sleep(60)
+                """,
+                before=RAW,
+            ),
+            input={"to": (await k.runs.start(program("return await kernel.receive('t')"))).id},
+        )
+        return (
+            await until(
+                k, handle.id, lambda seen: "error" in seen["steps"][0] if seen["steps"] else False, view="steps"
+            )
+        )["steps"]
+
+    steps = opened(tmp_path / "s", act)
+    assert steps[0]["error"]["code"] == "limit.value"

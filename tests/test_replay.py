@@ -32,7 +32,9 @@ def expected(method="tool", arguments=None, *, settled=True):
 
 def machine(answers=(), known=None, *, calls_max=100, open_max=10):
     known = known if known is not None else {n: expected() for n in answers if n >= 0}
-    return r.Replay(expected=known, answers=list(answers), calls_max=calls_max, calls_open_max=open_max)
+    return r.Replay(
+        expected=known, answers=list(answers), calls_max=calls_max, calls_open_max=open_max, bytes_open_max=1000
+    )
 
 
 def names(actions):
@@ -265,3 +267,18 @@ def test_after_a_crash_anywhere_exactly_the_unrecorded_and_undropped_calls_are_e
 def test_no_state_is_left_without_a_way_to_be_settled_or_dropped():
     for state, event in itertools.product(r.CallState, ("settle",)):
         assert (state, event) in r.TRANSITIONS
+
+
+def test_open_calls_hold_a_bounded_number_of_bytes():
+    """Arguments and outcomes count from the call to its answer; what is answered or dropped counts no more."""
+    text = {"x": "x" * 300}
+    m = machine()
+    for n in range(3):
+        assert names(m.take(call(n, arguments=text))) == ["Execute"]
+    assert names(m.take(drop(0))) == ["Cancel"]
+    m.settled(r.Made(1, "tool", "at_least_once", "main/x", b"", b""))
+    assert names(m.take(call(3, "step", text))) == ["Execute"]
+    m.running(3)
+    assert names(m.take(frames.Frame(frames.RESULT, 3, b"x" * 500))) == ["Broken"]
+    m = machine()
+    assert [names(m.take(call(n, arguments=text)))[0] for n in range(4)] == ["Execute", "Execute", "Execute", "Broken"]

@@ -39,6 +39,12 @@ class Limits:
     guest_frame_bytes_max: int = 4 * MIB
     guest_calls_max: int = 10_000
     guest_calls_open_max: int = 256
+    guest_bytes_open_max: int = 32 * MIB
+    """Arguments and outcomes of one program's open calls: they are in the kernel's memory until they are answered."""
+    guest_ticks_max: int = 100_000
+    """Timers of its own loop that wake a program, each of them a row: a day of polling by the second. kernel.sleep is a call."""
+    runs_open_max: int = 10_000
+    """Runs that have not ended, those that programs spawn among them: each has its place in memory."""
     value_bytes_max: int = 2 * MIB
     """One argument or result of a step; Temporal's hard limit for a payload is the same."""
 

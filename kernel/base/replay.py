@@ -169,16 +169,20 @@ class Replay:
     """One life of a guest. `answers[d]` is the call that the recorded delivery d answers, or NO_CALL."""
 
     def __init__(
-        self, *, expected: Mapping[int, Expected], answers: Sequence[int], calls_max: int, calls_open_max: int
-    ) -> None:
+        self, *, expected: Mapping[int, Expected], answers: Sequence[int], calls_max: int, calls_open_max: int,
+        bytes_open_max: int,
+    ) -> None:  # fmt: skip
         self._expected = dict(expected)
         self._answers = list(answers)
         self._recorded = len(self._answers)
         self._calls_max = calls_max
         self._calls_open_max = calls_open_max
+        self._bytes_open_max = bytes_open_max
         self._calls: dict[int, CallState] = {}
         self._held: dict[int, Made] = {}
         self._open = 0
+        self._sizes: dict[int, int] = {}
+        """Of open calls: what their arguments and outcomes hold of our memory."""
         self.made = 0
         """Calls made so far, which is the next call's ordinal."""
         self.sent = 0
@@ -245,6 +249,7 @@ class Replay:
         self._open += 1
         if self._open > self._calls_open_max:
             raise _Refused(f"more than {self._calls_open_max} calls open at once")
+        self._hold(call.n, len(call.arguments))
         if self.live:
             self._calls[call.n] = CallState.EXECUTING
             return [Execute(call)]
@@ -284,6 +289,8 @@ class Replay:
     def _result(self, frame: frames.Frame) -> list[Action]:
         before = self._calls.get(frame.number)
         self._move(frame.number, "result")
+        if before is not CallState.DROPPED:
+            self._hold(frame.number, len(frame.payload))
         return [] if before is CallState.DROPPED else [Outcome(frame.number, frame.payload)]
 
     def _note(self, frame: frames.Frame) -> list[Action]:
@@ -309,6 +316,11 @@ class Replay:
         self.consumed = number
         return missing
 
+    def _hold(self, n: int, size: int) -> None:
+        self._sizes[n] = self._sizes.get(n, 0) + size
+        if sum(self._sizes.values()) > self._bytes_open_max:
+            raise _Refused(f"more than {self._bytes_open_max} bytes in calls open at once")
+
     def _move(self, n: int, event: str) -> None:
         before = self._calls.get(n)
         after = None if before is None else TRANSITIONS.get((before, event))
@@ -316,6 +328,7 @@ class Replay:
             raise _Refused(f"{event} of call {n}, which is {before.value if before else 'not made'}")
         if before in OPEN and after not in OPEN:
             self._open -= 1
+            self._sizes.pop(n, None)
         self._calls[n] = after
 
 
