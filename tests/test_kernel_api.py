@@ -859,27 +859,23 @@ def examples():
 
 
 def answers_of_the_guide(method, arguments, rng):
-    name = arguments.get("name")
-    if rng.random() < 0.2 and name == "web.fetch":
-        return {"error": {"code": "tool.failed", "message": "by chance", "fault": "host", "retryable": True}}
+    if method == "sandbox.run" and rng.random() < 0.2:
+        if "stdin" in arguments:
+            return {
+                "error": {"code": "kernel.overloaded", "message": "by chance", "fault": "kernel", "retryable": True}
+            }
+        return {"ok": {"exit_code": 1, "stdout": "", "stderr": "by chance"}}
     if method == "sandbox.run":
         return {"ok": {"exit_code": 0, "stdout": "3.5\n"}}
-    if method == "approve":
-        return {"ok": True}
-    of_tools = {
-        "web.fetch": "<h1>one two</h1>",
-        "warehouse.export": [["x"], [1], [2.5]],
-        "jobs.status": {"done": rng.random() < 0.5},
-    }
-    return {"ok": of_tools.get(name)}
+    return {"ok": True if method == "approve" else None}
 
 
 @pytest.mark.parametrize(
     ("n", "given", "expected"),
     [
-        (0, {"url": "u"}, {"words": 2}),
-        (1, {"urls": ["a", "b", "c"]}, {"stored": 3}),
-        (2, {"day": "d", "job": "j"}, {"bytes": 11, "sum": 3.5}),
+        (0, {"title": "t", "text": "one two"}, {"words": 2}),
+        (1, {"pages": [{"name": name, "html": "<h1>a</h1>"} for name in "abc"]}, {"stored": 3}),
+        (2, {"day": "d", "table": [["x"], [1], [2.5]]}, {"bytes": 11, "sum": 3.5}),
     ],
 )
 def test_the_programs_of_the_guide_live_through_crashes(n, given, expected):
