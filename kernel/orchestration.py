@@ -120,7 +120,7 @@ class Runs:
     # --- start
 
     async def start(
-        self, program: str | None = None, *, skill: str | None = None, input: Any = None, idempotency_key: str | None = None,  # noqa: A002
+        self, program: str | None = None, input: Any = None, *, skill: str | None = None, idempotency_key: str | None = None,  # noqa: A002
         name: str | None = None, budget: Mapping[str, Any] | None = None, packages: Sequence[str] = (),
         files: Mapping[str, str] | None = None, memory_mb: int = MEMORY_MB, wait_s: float = 0.0, principal: str = LOCAL,
     ) -> Handle:  # fmt: skip

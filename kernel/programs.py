@@ -620,7 +620,7 @@ class Program:
 
     async def _broken(self, reason: str) -> Fate:
         return await self._fail(
-            "guest.protocol", f"The program broke the rules of its channel: {reason}. It was ended."
+            "guest.protocol", f"The program broke the rules of its channel: {reason.rstrip('.')}. It was ended."
         )
 
     async def _cut(self) -> Fate:

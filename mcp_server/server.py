@@ -491,6 +491,10 @@ def advised(reply: dict[str, Any], folder: Path) -> dict[str, Any]:
         advice = f"A person must decide. Ask the user to run {commands} (or `deny`), then run_get(run_id, wait_s=50)."
     elif reply.get("waiting"):
         advice = "Answer with run_send(run_id, item_id, content)."
+    elif reply.get("detail") == "paused":
+        advice = 'It is paused: run_control(run_id, "resume") lets it go on.'
+    elif reply["status"] == "input_required":
+        advice = "It waits for an answer: run_get(run_id) shows for which."
     else:
         advice = "run_get(run_id, wait_s=50) waits for it."
     return {**reply, "next": advice}

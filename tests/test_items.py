@@ -122,3 +122,8 @@ def test_a_childs_budget_stays_within_what_the_parent_has_left():
         "wall_s": 40,
     }
     assert budgets.narrowed({"steps": 2}, {"steps": 10}, {}) == {"steps": 2}
+
+
+def test_a_refused_answer_is_told_what_would_fit():
+    with pytest.raises(ArgumentError, match=r"content\.a .*must be integer, not string"):
+        items.check({"properties": {"a": {"type": "integer"}}}, {"a": "x"})

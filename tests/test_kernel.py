@@ -36,7 +36,7 @@ def test_the_example_of_the_docstring_runs(tmp_path):
     async def main():
         async with Kernel.open(str(tmp_path / "state")) as k:
             r = await k.sandbox.run("print(6*7)")
-            h = await k.runs.start("async def main(input): return input", input={"x": 1})
+            h = await k.runs.start("async def main(input): return input", {"x": 1})
             return r.stdout, await h.result(), await h.status()
 
     assert asyncio.run(main()) == ("42\n", {"x": 1}, "completed")

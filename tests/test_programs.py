@@ -157,6 +157,7 @@ def test_a_program_that_leaves_or_breaks_its_channel_fails_at_once(tmp_path, bod
     seen = opened(tmp_path / "s", lambda k: ran(k, body))
     assert seen["status"] == "failed"
     assert seen["error"]["code"] == code
+    assert ".." not in seen["error"]["message"]
     assert seen["usage"]["starts"] == 1
 
 

@@ -323,6 +323,19 @@ def test_a_closed_form_leaves_the_item_waiting_and_is_not_shown_again(servers, m
     assert len(person.shown) == 1
 
 
+def test_the_advice_says_what_a_run_waits_for(servers):
+    async def main():
+        async with servers.client("auto") as c:
+            run = await ok(c, "run_start", program=ASKS)
+            steps = await ok(c, "run_get", run_id=run["run_id"], view="steps")
+            assert "run_get(run_id) shows" in steps["next"], "this view has no `waiting`, and nothing comes by waiting"
+            slow = await ok(c, "run_start", program="async def main(i): await kernel.sleep(60)", wait_s=0)
+            paused = await ok(c, "run_control", run_id=slow["run_id"], action="pause")
+            assert "resume" in paused["next"]
+
+    servers.run(main())
+
+
 @pytest.mark.parametrize("mode", ERAS)
 def test_without_elicitation_the_model_cannot_approve_and_may_deny(servers, mode):
     async def main():

@@ -207,7 +207,7 @@ class Cell:
             try:
                 frames = list(self._reader.feed(data))
             except FrameTooLong as error:
-                raise GuestError("guest.protocol", f"The guest sent {error}. It was stopped.") from error
+                raise GuestError("guest.protocol", f"The guest sent {error}.") from error
             if frames:
                 return frames
         return []

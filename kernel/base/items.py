@@ -121,9 +121,9 @@ def check(schema: Any, value: Any, at: str = "content", depth: int = 0) -> None:
         raise _wrong(at, "nothing is allowed here")
     _check_type(schema, value, at)
     if "enum" in schema and not any(_same(value, one) for one in schema["enum"]):
-        raise _wrong(at, f"it is one of {json.dumps(schema['enum'])[:200]}")
+        raise _wrong(at, f"it must be one of {json.dumps(schema['enum'])[:200]}")
     if "const" in schema and not _same(value, schema["const"]):
-        raise _wrong(at, f"it is {json.dumps(schema['const'])[:200]}")
+        raise _wrong(at, f"it must be {json.dumps(schema['const'])[:200]}")
     if isinstance(schema.get("anyOf"), list):
         _check_any(schema["anyOf"], value, at, depth)
     if isinstance(value, dict):
@@ -143,7 +143,7 @@ def _check_type(schema: Mapping[str, Any], value: Any, at: str) -> None:
     names = [wanted] if isinstance(wanted, str) else wanted if isinstance(wanted, list) else []
     tests = [_TYPES[name] for name in names if isinstance(name, str) and name in _TYPES]
     if tests and not any(test(value) for test in tests):
-        raise _wrong(at, f"it is {' or '.join(map(str, names))}, not {_name(value)}")
+        raise _wrong(at, f"it must be {' or '.join(map(str, names))}, not {_name(value)}")
 
 
 def _check_object(schema: Mapping[str, Any], value: Mapping[str, Any], at: str, depth: int) -> None:
