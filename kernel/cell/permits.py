@@ -58,6 +58,8 @@ class Permits:
             result = 0
         except OSError as error:
             result = error.errno or errno.EPERM
+        except OverflowError:  # an address that is none
+            result = errno.EFAULT
         except (KeyError, ValueError):
             result = errno.EPERM
         try:
@@ -76,7 +78,7 @@ class Permits:
             place, mode = (_signed(arguments[0]), arguments[1], arguments[3]), 0
         if mode & _SET_ID_BITS:
             raise PermissionError(errno.EPERM, "set-id bits")
-        times = _read(pid, arguments[2], _TIMES_BYTES) if call == "utimensat" and arguments[2] else None
+        times = _read(pid, arguments[2], _TIMES_BYTES, end=b"") if call == "utimensat" and arguments[2] else None
         with self._opened(pid, *place) as target:
             fcntl.ioctl(self.listener, _STILL_VALID, _VALID.pack(number))  # else `pid` may be somebody else by now
             if call == "utimensat":
@@ -92,7 +94,7 @@ class Permits:
         target = os.open(start, os.O_PATH | os.O_CLOEXEC)
         try:
             if path_address:
-                path = _read(pid, path_address, _PATH_BYTES_MAX).split(b"\0", 1)[0]
+                path = _read(pid, path_address, _PATH_BYTES_MAX, end=b"\0").split(b"\0", 1)[0]
                 if not path:
                     raise FileNotFoundError(errno.ENOENT, "an empty path")
                 follow = os.O_NOFOLLOW if flags & _AT_SYMLINK_NOFOLLOW else 0
@@ -111,17 +113,16 @@ def _signed(descriptor: int) -> int:
     return ctypes.c_int(descriptor & 0xFFFFFFFF).value
 
 
-def _read(pid: int, address: int, size: int) -> bytes:
-    """Bytes of the guest's memory, fewer where a page ends them."""
+def _read(pid: int, address: int, size: int, *, end: bytes) -> bytes:
+    """Bytes of the guest's memory: `size` of them, fewer only when `end` is among them."""
     memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
     try:
         to_page_end = layers.PAGE - address % layers.PAGE
         found = os.pread(memory, min(size, to_page_end), address)
-        if b"\0" in found or len(found) == size:
-            return found
-        try:
-            return found + os.pread(memory, size - len(found), address + len(found))
-        except OSError:
-            return found
+        if len(found) < size and not (end and end in found):
+            found += os.pread(memory, size - len(found), address + len(found))
+        if len(found) < size and not (end and end in found):
+            raise OSError(errno.EFAULT, "the guest's memory ends")
+        return found
     finally:
         os.close(memory)
