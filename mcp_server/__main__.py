@@ -256,7 +256,8 @@ def _items(asked: argparse.Namespace) -> int:
         print(json.dumps(found))
         return 0
     if not found:
-        print("Nothing waits for a person.")
+        there = "" if (folder / "kernel.db").exists() else f" There is no kernel state in {folder} yet."
+        print(f"Nothing waits for a person.{there}")
     for item in found:
         print(_item_text(item))
     return 0

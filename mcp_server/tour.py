@@ -44,6 +44,7 @@ from .tour_programs import ANALYSIS, APPROVAL, CONNECT, EMBED, FORK_BOMB, ONE_ST
 
 __all__ = ["main"]
 
+COMMAND = "agent-kernel"
 DATA = Path(__file__).parent / "data"
 PENGUINS = DATA / "penguins.csv"
 
@@ -452,15 +453,18 @@ class Tour:
     def three_doors(self) -> None:
         page = self.page
         page.title("Three doors from here")
-        page.say("Connect a host. Writes the entry for Claude Code, Claude Desktop, VS Code, Cursor, Goose or Zed:")
-        page.shell("agent-kernel install claude-code")
+        here = COMMAND if shutil.which(COMMAND) else shlex.quote(str(Path(sys.executable).absolute().parent / COMMAND))
+        page.say(
+            "Connect a host. Prints the entry for Claude Code, Claude Desktop, VS Code, Cursor, Goose or Zed, or writes it:"
+        )
+        page.shell(f"{here} install claude-code --write")
         page.say("Embed it. In Python, without MCP:")
         page.code(EMBED)
         page.say(
             "Measure it. The benchmark beside its controls, and the conformance suite against this or any other server:"
         )
-        page.shell("agent-kernel bench --report bench-report")
-        page.shell("agent-kernel conformance run -- agent-kernel mcp --standalone")
+        page.shell(f"{here} bench --report bench-report")
+        page.shell(f"{here} conformance run -- {here} mcp --standalone --state {{state}}")
 
     # --- the client's side
 

@@ -65,6 +65,11 @@ def test_conformance_lists_its_clauses_through_this_command():
     assert "protocol." in done.stdout
 
 
+def test_a_folder_without_state_is_named_as_such(tmp_path, capsys):
+    assert main(["items", "--state", str(tmp_path / "misspelt")]) == 0
+    assert f"no kernel state in {tmp_path / 'misspelt'}" in capsys.readouterr().out
+
+
 def test_nothing_waits_where_there_is_no_state(tmp_path, capsys):
     assert main(["items", "--state", str(tmp_path / "none"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []

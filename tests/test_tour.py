@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 
@@ -142,5 +143,7 @@ def test_the_whole_tour_holds_on_this_machine(tmp_path):
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert "claims held" in done.stdout
     assert "agent-kernel approve itm_" in done.stdout
+    [install] = [line.split() for line in done.stdout.splitlines() if "install claude-code" in line]
+    assert shutil.which(install[1]), "a command that the tour tells to run can be run as it stands"
     assert "Traceback" not in done.stderr
     assert list(temporary.iterdir()) == [], "the tour left nothing behind"
