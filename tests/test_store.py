@@ -1,5 +1,7 @@
 import asyncio
 import os
+import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -225,6 +227,43 @@ def test_a_damaged_file_is_refused_and_left_alone(tmp_path):
     assert error.code == "state.damaged"
     assert "kernel.db" in error.message
     assert (tmp_path / "s" / "kernel.db").read_bytes() == damaged
+
+
+def test_a_log_damaged_before_its_end_is_refused_and_left_alone(tmp_path):
+    """As it is after a kill: copied while the store is open."""
+    crashed, log = tmp_path / "crashed", tmp_path / "crashed" / "kernel.db-wal"
+    crashed.mkdir(mode=0o700)
+
+    async def fill():
+        sizes = []
+        async with opened(tmp_path / "s") as store:
+            for n in range(9):
+                await store.write(insert(n))
+                sizes.append((tmp_path / "s" / "kernel.db-wal").stat().st_size)
+            for name in ("kernel.db", "kernel.db-wal"):
+                shutil.copy(tmp_path / "s" / name, crashed / name)
+        return sizes
+
+    sizes = asyncio.run(fill())
+    with log.open("r+b") as file:
+        file.seek(sizes[5] + 100)
+        file.write(b"damage")
+    damaged = log.read_bytes()
+    error = refusal(crashed)
+    assert error.code == "state.damaged"
+    assert f"3 commits behind page {(sizes[5] - 32) // 4120}" in error.message
+    assert log.read_bytes() == damaged
+    size = int(re.search(r"truncate -s (\d+)", error.message)[1])
+    assert size == sizes[5]
+    os.truncate(log, sizes[7])
+    assert refusal(crashed).code == "state.damaged"
+    os.truncate(log, sizes[6])  # a crash may leave as much: one commit that was not acknowledged
+
+    async def look():
+        async with opened(crashed) as store:
+            return await store.read(rows)
+
+    assert asyncio.run(look()) == [0, 1, 2, 3, 4, 5]
 
 
 def test_pages_damaged_in_the_middle_are_noticed_at_open(tmp_path):

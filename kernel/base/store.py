@@ -14,7 +14,7 @@ Guarantees
 4. A commit that fails (disk full, I/O error) fails every unit of its batch; nothing of it is acknowledged. The connection is
    thrown away and opened again, since after a failed fsync nothing may be retried on it.
 5. One process per folder. The lock is on a CLOEXEC descriptor, so no child can keep it alive; the refusal names the owner's pid.
-6. Refused by name: a folder on a network file system, one that others may write, one that is a link; a file that is damaged; a
+6. Refused by name: a folder on a network file system, one that others may write, one that is a link; a file or log that is damaged; a
    file whose schema is newer than this program. An older file is copied to `kernel.db.v<N>` before it is migrated.
 
 What may be lost when the process dies: units whose `write` had not returned. They are gone as a whole, or there as a whole.
@@ -29,8 +29,10 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shlex
 import sqlite3
 import stat
+import struct
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -366,6 +368,7 @@ def _take_lock(folder: Path) -> int:
 def _migrate(path: Path, scripts: Mapping[int, str]) -> None:
     newest = max(scripts)
     try:
+        _check_log(path)
         db = sqlite3.connect(path, isolation_level=None)
         try:
             found = int(db.execute("PRAGMA user_version").fetchone()[0])
@@ -390,6 +393,39 @@ def _migrate(path: Path, scripts: Mapping[int, str]) -> None:
             db.close()
     except (sqlite3.Error, OSError) as error:
         raise _explained(error, path.parent) from error
+
+
+def _check_log(path: Path) -> None:
+    """Refuse a WAL that is damaged before its end. SQLite takes it for one that ends there, and what was acknowledged after is gone.
+
+    A crash can leave one commit behind a torn page, the one that was not yet synced; two are damage. The pages are counted as SQLite
+    counts them: it leaves the number in the index (offset 16 of -shm); a connection that cannot write changes nothing when it closes.
+    """
+    log = Path(f"{path}-wal")
+    if not log.exists() or log.stat().st_size <= _WAL_HEADER:
+        return
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+        page = int(db.execute("PRAGMA page_size").fetchone()[0])
+        db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        read = struct.unpack_from("=I", Path(f"{path}-shm").read_bytes(), 16)[0]
+    frame = _FRAME_HEADER + page
+    with log.open("rb") as file:
+        salt = file.read(_WAL_HEADER)[16:24]
+        unread = 0
+        for start in range(_WAL_HEADER + read * frame, log.stat().st_size - frame + 1, frame):
+            file.seek(start)
+            header = file.read(_FRAME_HEADER)
+            unread += header[8:16] == salt and header[4:8] != bytes(4)  # a page of this log that ends a commit
+    if unread > 1:
+        raise HostError(
+            "state.damaged",
+            f"{log} is damaged: {unread} commits behind page {read} cannot be read. Nothing was changed. Restore a backup; or copy"
+            f" the folder and go on without them: truncate -s {_WAL_HEADER + read * frame} {shlex.quote(str(log))}",
+        )
+
+
+_WAL_HEADER, _FRAME_HEADER = 32, 24
+"""Bytes, as sqlite.org/walformat.html has them."""
 
 
 async def _open(path: Path, version: int, limits: Limits) -> aiosqlite.Connection:
