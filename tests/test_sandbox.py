@@ -837,3 +837,43 @@ def test_files_whose_names_are_no_text_are_collected_past_every_limit(box):
     assert r.exit_code == 0
     assert len(r.files) == 300
     assert {f.path for f in r.files} == {"???"}
+
+
+def test_what_sockets_and_pipes_hold_counts_as_memory(box):
+    """It is the host's memory, and in no figure of any process; without a bound a few processes take gigabytes."""
+    hoard = """
+        import os, socket, time
+        for _ in range(3):
+            if os.fork() == 0:
+                break
+        held = []
+        for _ in range(100):
+            for end in (pair := socket.socketpair()):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+                end.setblocking(False)
+                try:
+                    while True:
+                        end.send(bytes(65536))
+                except BlockingIOError:
+                    held.append(pair)
+        time.sleep(60)
+        """
+    r = box.run(code(hoard), memory_mb=128)
+    assert r.stopped_by == "memory"
+
+
+def test_a_socket_keeps_its_buffer_and_other_options_work(box):
+    r = box.run(
+        code(
+            """
+            import socket
+            a, b = socket.socketpair()
+            before = a.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+            a.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+            a.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            a.settimeout(5)
+            [before == a.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF), a.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)]
+            """
+        )
+    )
+    assert r.value == "[True, 1]", r.stderr

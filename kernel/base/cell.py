@@ -24,6 +24,7 @@ import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from fcntl import F_ADD_SEALS, fcntl
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -44,6 +45,8 @@ WATCH_S = 0.02
 WATCH_IDLE_S, QUIET_LOOKS = 0.16, 10
 """A tree that used no CPU for so many looks is looked at less often: most programs wait most of the time, and hundreds may."""
 WATCH_DISK_S = 0.1
+LOOKED_AT_HERE = 4
+"""Processes whose descriptors are listed without a thread: most sandboxes have one process and few descriptors."""
 BIRTH_S = 20.0
 DEATH_S = 10.0
 ALL_SEALS = 0x1F & ~0x10
@@ -118,6 +121,7 @@ class Cell:
         )
         self._output_bytes = 0
         self._peak_bytes = 0
+        self._channel_bytes = 0
         self._began = self._clock.monotonic()
         self._closed = False
         self._users = 0
@@ -246,6 +250,9 @@ class Cell:
             cpu_s = seen.cpu_s
             await self._judge(seen)
             if now >= disk_due:
+                few = len(seen.pages) <= LOOKED_AT_HERE
+                look = partial(census.channels, seen.pages)
+                self._channel_bytes = look() if few else await asyncio.to_thread(look)
                 await self._judge_disk(list(seen.pages))
                 disk_due = now + max(WATCH_DISK_S, 10 * (self._clock.monotonic() - now))
             if self.stopped_by is not None:
@@ -257,11 +264,11 @@ class Cell:
         if seen.tasks > self._bounds.tasks:
             self.stop("processes")
             return
-        memory = seen.memory_bytes
+        memory = seen.memory_bytes + self._channel_bytes
         if (
             memory > self._bounds.memory_bytes
         ):  # an estimate on the high side; the exact figure costs a walk of page tables
-            memory = await asyncio.to_thread(census.exact_memory, seen)
+            memory = await asyncio.to_thread(census.exact_memory, seen) + self._channel_bytes
         self._peak_bytes = max(self._peak_bytes, memory)
         if memory > self._bounds.memory_bytes:
             self.stop("memory")

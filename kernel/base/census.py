@@ -7,18 +7,25 @@ Memory is the sum of resident pages of all processes, less the first FILE_PAGES_
 interpreter are shared. Pages shared after a fork are counted for each process that maps them: on the high side, never on the low.
 `exact_memory` divides those among their holders, for the moment when the estimate is over a limit: it walks page tables.
 
+`channels` is what sockets and pipes may hold of the host's memory: no figure of a process counts that. It is the most that each may
+hold, since what it does hold is nowhere to be read.
+
 A process that dies while it is read counts as nothing.
 """
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
-__all__ = ["Census", "census", "exact_memory", "tasks_of_uid"]
+__all__ = ["Census", "census", "channels", "exact_memory", "tasks_of_uid"]
 
 PAGE = os.sysconf("SC_PAGESIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
 FILE_PAGES_FREE = (24 << 20) // PAGE
+PIPE_BYTES = 64 << 10
+CHANNELS_FREE = 128
+"""So many descriptors of a tree are not looked at one by one."""
 
 
 class Census(NamedTuple):
@@ -58,6 +65,29 @@ def exact_memory(seen: Census) -> int:
         except (OSError, KeyError, ValueError):
             total += pages * PAGE
     return total
+
+
+def channels(pids: Iterable[int]) -> int:
+    names: list[str] = []
+    for pid in pids:
+        with suppress(OSError):
+            names += (f"/proc/{pid}/fd/{name}" for name in os.listdir(f"/proc/{pid}/fd"))
+    if len(names) <= CHANNELS_FREE:
+        return 0
+    held = set()
+    for name in names:
+        with suppress(OSError):
+            held.add(os.readlink(name))
+    sockets, pipes = (sum(one.startswith(kind) for one in held) for kind in ("socket:", "pipe:"))
+    return sockets * _socket_bytes() + pipes * PIPE_BYTES
+
+
+def _socket_bytes() -> int:
+    """The default of a socket's buffer, which base/filter.py makes the most, with what it costs to keep."""
+    try:
+        return int(_read("/proc/sys/net/core/wmem_default")) * 5 // 4
+    except (OSError, ValueError):
+        return 256 << 10
 
 
 def tasks_of_uid(uid: int) -> int:

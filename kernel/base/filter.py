@@ -41,7 +41,7 @@ ALLOWED = """
     rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_tgsigqueueinfo sched_get_priority_max
     sched_get_priority_min sched_getaffinity sched_getattr sched_getparam sched_getscheduler sched_rr_get_interval
     sched_yield select sendfile sendmmsg sendmsg sendto set_robust_list set_tid_address setitimer setpgid setrlimit setsid
-    setsockopt shutdown sigaltstack signalfd signalfd4 splice stat statfs statx symlink symlinkat sync_file_range sysinfo tee tgkill time
+    shutdown sigaltstack signalfd signalfd4 splice stat statfs statx symlink symlinkat sync_file_range sysinfo tee tgkill time
     timer_create timer_delete timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime times tkill
     truncate umask uname unlink unlinkat vfork wait4 waitid write writev
 """.split()  # noqa: SIM905  a list of 190 strings is not easier to read
@@ -85,6 +85,11 @@ LOW_32_BITS = 0xFFFFFFFF
 SOCKET_TYPE = 0xF
 UNIX, INET, INET6 = 1, 2, 10
 STREAM, DGRAM, SEQPACKET = 1, 2, 5
+IP, SOL_SOCKET, TCP, UDP, IPV6 = 0, 1, 6, 17, 41
+SOCKET_OPTIONS = (2, 3, 4, 5, 6, 9, 10, 12, 13, 15, 16, 18, 19, 20, 21, 29, 30, 34, 35, 38, 39, 66, 67)
+"""REUSEADDR TYPE ERROR DONTROUTE BROADCAST KEEPALIVE OOBINLINE PRIORITY LINGER REUSEPORT PASSCRED, low-water marks, time-outs, time stamps,
+what can only be read, PASSSEC"""
+BUFFER_SIZES = (7, 8, 32, 33)
 
 FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 36, 37, 38, 1030, 1032, 1033, 1034)
 """All but F_SETOWN, F_SETOWN_EX and F_SETSIG, which send signals to others, leases, notifications, and growing of pipes."""
@@ -116,6 +121,7 @@ def compile_filter(tier: str) -> bytes:
     _memory_and_processes(rules, tier)
     _files(rules, tier)
     _sockets(rules, tier)
+    _socket_options(rules)
     with tempfile.TemporaryFile() as file:
         program.export_bpf(file)
         file.seek(0)
@@ -202,6 +208,18 @@ def _sockets(rules: _Rules, tier: str) -> None:
             rules.refuse(name)
     for kind in pairs:
         rules.allow("socketpair", rules.bits(0, LOW_32_BITS, UNIX), rules.bits(1, SOCKET_TYPE, kind))
+
+
+def _socket_options(rules: _Rules) -> None:
+    """All but the sizes of buffers, which are host memory that no limit of a process counts. Asking for larger ones is no error:
+    Linux cuts what is too large without a word, and here the default is the most.
+    """
+    for level in (IP, TCP, UDP, IPV6):
+        rules.allow("setsockopt", rules.bits(1, LOW_32_BITS, level))
+    for option in SOCKET_OPTIONS:
+        rules.allow("setsockopt", rules.bits(1, LOW_32_BITS, SOL_SOCKET), rules.bits(2, LOW_32_BITS, option))
+    for option in BUFFER_SIZES:
+        rules.refuse("setsockopt", rules.bits(1, LOW_32_BITS, SOL_SOCKET), rules.bits(2, LOW_32_BITS, option), errno=0)
 
 
 def _library() -> ModuleType:
