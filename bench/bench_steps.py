@@ -18,7 +18,7 @@ import logging
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +195,7 @@ def _dbos(folder: Path) -> Iterator[Contender | Absent]:
     # It makes its own threads the loop's default; the kernel beside it gets the ordinary ones back.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
     try:
-        with sqlite3.connect(file) as db:
+        with closing(sqlite3.connect(file)) as db:
             mode = db.execute("PRAGMA journal_mode").fetchone()[0]
         version = importlib.metadata.version("dbos")
         about = f"DBOS {version}, SQLite journal_mode={mode}, its defaults; {CALLS} steps in this process, no sandbox"

@@ -43,6 +43,8 @@ __all__ = ["MIGRATIONS", "Delivery", "Item", "Journal", "NewRun", "RunRow"]
 ARGUMENT_BYTES_KEPT = 4096
 """Of each call, so that a divergence can show what differs."""
 LOG_ROWS_MAX = 2000
+CURSOR_CHARS_MAX = 12
+"""Of base 36: what a 64-bit key can need, and no more than SQLite can hold."""
 LOG_CHARS_MAX = 2000
 
 MIGRATIONS: Migrations = {
@@ -636,11 +638,11 @@ class Journal:
         self, db: sqlite3.Connection, principal: str, *, status: str | None, limit: int, cursor: str | None
     ) -> dict[str, Any]:
         try:
-            before = 1 << 62 if cursor is None else int(cursor, 36)
+            before = 1 << 62 if cursor is None else int(cursor[:CURSOR_CHARS_MAX], 36)
         except ValueError:
             raise ArgumentError("argument.invalid", f"cursor {cursor!r} is none that was given out.") from None
         rows = db.execute(
-            f"SELECT {_RUN} FROM run WHERE principal=? AND rid<? AND (?3 IS NULL OR status=?3) ORDER BY rid DESC LIMIT ?4",
+            f"SELECT {_RUN} FROM run WHERE principal=? AND rid<? AND ifnull(status=?, 1) ORDER BY rid DESC LIMIT ?",
             (principal, before, status, limit + 1),
         ).fetchall()
         shown = [RunRow(*row) for row in rows[:limit]]

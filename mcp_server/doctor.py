@@ -6,6 +6,7 @@ The rest is what a start would trip over: Python, SQLite, the state folder, the 
 Nothing is changed, not even the state folder is made, so there is nothing to lose when the process dies.
 """
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -56,7 +57,7 @@ def _python() -> dict[str, Any]:
 def _sqlite() -> dict[str, Any]:
     fine = sqlite3.sqlite_version_info >= SQLITE_LEAST
     try:
-        with sqlite3.connect(":memory:") as db:
+        with contextlib.closing(sqlite3.connect(":memory:")) as db:
             db.execute("CREATE VIRTUAL TABLE t USING fts5(x)")
     except sqlite3.OperationalError:
         return _check(

@@ -288,3 +288,13 @@ def test_acknowledged_deliveries_survive_a_kill_without_a_hole(tmp_path):
     past = journaled(tmp_path, act)
     assert acknowledged <= {p.cseq for p in past}
     assert [p.dseq for p in past] == list(range(len(past)))
+
+
+def test_a_cursor_that_nobody_gave_out_breaks_nothing(tmp_path):
+    async def act(store, journal):
+        return [
+            await store.read(lambda db, c=c: journal.listing(db, "local", status=None, limit=2, cursor=c)["runs"])
+            for c in ("z" * 500, "-zz", "0")
+        ]
+
+    assert journaled(tmp_path, act) == [[], [], []]
