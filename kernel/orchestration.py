@@ -23,6 +23,7 @@ import asyncio
 import hashlib
 import json
 import sys
+import weakref
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -101,7 +102,7 @@ class Runs:
         self._runtime = runtime_digest(sandbox.python)
         self._programs: dict[int, Program] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._changes: dict[str, list[asyncio.Future[None]]] = defaultdict(list)
+        self._changes: dict[str, set[weakref.ref[asyncio.Future[None]]]] = {}
         self._listeners: dict[str, set[asyncio.Queue[Mapping[str, Any] | None]]] = defaultdict(set)
         self._closing = False
         # Half of the sandboxes at most are programs: they wait for sandboxes that they start themselves.
@@ -586,16 +587,22 @@ class Runs:
     # --- events
 
     def _change(self, run_id: str) -> "asyncio.Future[None]":
-        """Done at the next change of the run."""
+        """Done at the next change of the run. Of one that nobody holds any more nothing is left: not every waiter waits to the end."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = self._changes[run_id]
-        waiting[:] = [other for other in waiting if not other.done()]
-        waiting.append(future)
+        waiting = self._changes.setdefault(run_id, set())
+
+        def gone(held: "weakref.ref[asyncio.Future[None]]") -> None:
+            waiting.discard(held)
+            if not waiting and self._changes.get(run_id) is waiting:
+                del self._changes[run_id]
+
+        waiting.add(weakref.ref(future, gone))
         return future
 
     def _changed(self, run_id: str) -> None:
-        for future in self._changes.pop(run_id, ()):
-            if not future.done():
+        for held in list(self._changes.pop(run_id, ())):
+            future = held()
+            if future is not None and not future.done():
                 future.set_result(None)
 
     def _noted(self, run_id: str, note: Mapping[str, Any] | None) -> None:

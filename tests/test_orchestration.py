@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import gc
 import sys
 from pathlib import Path
 
@@ -514,6 +515,7 @@ def test_nothing_a_guest_says_makes_the_lists_unreadable(tmp_path):
         steps = await until(
             k, handle.id, lambda seen: sum(s["status"] == "failed" for s in seen["steps"]) == 5, view="steps"
         )
+        await rested(k, handle.id)
         return ended, steps["steps"], await k.runs.list(), await k.runs.items()
 
     ended, steps, listed, waiting = opened(tmp_path / "s", act)
@@ -521,3 +523,19 @@ def test_nothing_a_guest_says_makes_the_lists_unreadable(tmp_path):
     assert {s["error"]["code"] for s in steps if s["status"] == "failed"} == {"argument.invalid"}
     assert [run["status"] for run in listed["runs"]] == ["input_required", "failed"]
     assert [item["prompt"] for item in waiting] == ["c"]
+
+
+def test_looking_at_runs_leaves_nothing_behind(tmp_path):
+    async def act(k):
+        handle = await k.runs.start(program("return 1"))
+        await handle.result()
+        for n in range(50):
+            await k.runs.view(handle.id, wait_s=1)
+            await handle.result()
+            with pytest.raises(KernelError):
+                await k.runs.view(f"run_none{n}", wait_s=1)
+        await k.runs.view(handle.id)  # the reader's thread holds the last refusal until its next question
+        gc.collect()  # a refusal's traceback holds its frames, and these what they waited for
+        return len(k.runs._changes)
+
+    assert opened(tmp_path / "s", act) == 0
