@@ -877,3 +877,10 @@ def test_a_socket_keeps_its_buffer_and_other_options_work(box):
         )
     )
     assert r.value == "[True, 1]", r.stderr
+
+
+def test_what_was_given_and_cannot_be_written_is_said(tmp_path):
+    files = {f"f{n}": "x" for n in range(30)}
+    r = run_code(tmp_path, "full", "print(1)", files=files, limits={"workspace_inodes_max": 16})
+    assert r.stdout == ""
+    assert "What was given cannot be written: [Errno 28]" in r.stderr

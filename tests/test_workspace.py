@@ -44,6 +44,14 @@ def test_names_that_lead_elsewhere_are_refused(path):
     assert refused.value.code == "path.outside"
 
 
+@pytest.mark.parametrize(
+    "files", [{"a": "1", "a/b": "2"}, {"a/b/c": "1", "a": "2"}, {"a": 5}, {"/".join(["ä" * 100] * 11): "x"}]
+)
+def test_files_that_cannot_stand_together_are_refused(files):
+    with pytest.raises(ArgumentError):
+        checked_files(files, Limits())
+
+
 def test_files_larger_than_a_workspace_are_refused():
     with pytest.raises(LimitExceeded):
         checked_files({"a": b"123456"}, Limits(workspace_bytes_max=5))

@@ -16,6 +16,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from .errors import ArgumentError, LimitExceeded
@@ -25,6 +26,8 @@ from .output import harmless
 __all__ = ["Found", "Usage", "checked_files", "checked_path", "collect", "usage"]
 
 DEPTH_MAX = 32
+CHARS_MAX = 1000
+"""Of a whole path: four bytes each at most, and then it still fits the system calls that take 4095."""
 DEPTH_COUNTED_MAX = 128
 ENTRIES_MAX = 50_000
 READ_BYTES = 1 << 20
@@ -51,7 +54,7 @@ def checked_path(path: str) -> str:
         fine = all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in parts)
     except UnicodeEncodeError:
         fine = False
-    if not fine or "\0" in path or "\\" in path or len(parts) > DEPTH_MAX:
+    if not fine or "\0" in path or "\\" in path or len(parts) > DEPTH_MAX or len(path) > CHARS_MAX:
         raise ArgumentError(
             "path.outside", f"{path[:200]!r} is not a path beneath the workspace. Use relative names like `data/a.csv`."
         )
@@ -63,12 +66,20 @@ def checked_files(files: Mapping[str, str | bytes], limits: Limits) -> dict[str,
     checked: dict[str, bytes] = {}
     for path, content in files.items():
         try:
+            if not isinstance(content, str | bytes):
+                raise ArgumentError("argument.invalid", f"files[{path[:200]!r}] is a text.")
             checked[checked_path(path)] = content if isinstance(content, bytes) else content.encode()
         except UnicodeEncodeError as error:
             raise ArgumentError(
                 "argument.invalid",
                 f"files[{path!r}] holds a lone surrogate, which is not text: {error.reason}. Remove it.",
             ) from error
+    for path in checked:
+        above = next((str(folder) for folder in PurePosixPath(path).parents if str(folder) in checked), None)
+        if above is not None:
+            raise ArgumentError(
+                "argument.invalid", f"files names {above!r} both as a file and as the folder of {path!r}. Rename one."
+            )
     total = sum(map(len, checked.values()))
     if total > limits.workspace_bytes_max:
         raise LimitExceeded(

@@ -103,9 +103,13 @@ def main(place: Place) -> NoReturn:
     if start["mode"] == "program":
         turns.run(channel, start)
         os._exit(0)
-    _write_files(start["files"])
-    if start["language"] == "bash":
-        _bash(start, place)
+    try:
+        _write_files(start["files"])
+        if start["language"] == "bash":
+            _bash(start, place)
+    except OSError as error:
+        print(f"What was given cannot be written: {error}", file=sys.stderr, flush=True)
+        os._exit(126)
     _python(channel, start, place)
 
 
