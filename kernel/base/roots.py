@@ -211,7 +211,7 @@ def _files(top: Path, folder: Path, warnings: list[str], depth: int = 0) -> Iter
         except UnicodeEncodeError:
             warnings.append(f"{name!r} is left out: its name is not UTF-8")
             continue
-        if entry.is_symlink() and not (entry.is_file() and _beneath(path, top)):
+        if entry.is_symlink() and not (_beneath(path, top) and entry.is_file()):
             warnings.append(f"{name} is left out: a link to a folder, or one that leads out of the skill")
         elif entry.is_dir():
             if entry.name not in SKIPPED and depth < 16:
