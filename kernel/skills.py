@@ -27,6 +27,7 @@ import asyncio
 import base64
 import difflib
 import json
+import shlex
 import shutil
 import sqlite3
 import unicodedata
@@ -404,7 +405,10 @@ def _meant(catalogue: _Catalogue, asked: str) -> tuple[_Skill, str | None, tuple
         return named[0], None, tuple(f"Another skill has this name: {uri}" for uri in others)
     for folder, problem in ((Path(p.folder), p.problem) for p in catalogue.problems):
         if folder.name == asked:
-            raise NotFound("skill.broken", f"{folder} is no skill that can be loaded. {problem}")
+            raise NotFound(
+                "skill.broken",
+                f"{folder} is no skill that can be loaded. {problem.rstrip('.')}. Mend it; `agent-kernel skill validate {shlex.quote(str(folder))}` checks it.",
+            )
     near = difflib.get_close_matches(asked, [skill.reading.name for skill in catalogue.skills], 1)
     hint = f"Did you mean {near[0]!r}?" if near else "Look for one with skill_search."
     raise NotFound("skill.unknown", f"There is no skill {asked!r}. {hint}")

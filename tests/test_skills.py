@@ -103,7 +103,7 @@ async def test_a_broken_folder_hides_no_other_and_says_why(s, folder):
     assert problems == {
         "broken": "The front matter has no description.", "latin": "SKILL.md is not UTF-8 (byte 10)", "odd": "SKILL.md is not a file",
     }  # fmt: skip
-    with pytest.raises(NotFound, match="has no description"):
+    with pytest.raises(NotFound, match=r"has no description\. Mend it; `agent-kernel skill validate /"):
         await s.load("broken")
 
 
