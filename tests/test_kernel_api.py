@@ -577,6 +577,17 @@ async def main(input):
     assert output(program) == [code, []]
 
 
+def test_a_step_s_result_that_is_no_json_is_named_as_the_program_knows_it():
+    program = """
+async def main(input):
+    try:
+        await kernel.step("work", lambda: {"a": {1}})
+    except kernel.Error as error:
+        return error.message
+"""
+    assert output(program).startswith("the step's result['a'] is of type set")
+
+
 def test_log_and_progress_work_inside_a_step():
     program = """
 def work():

@@ -45,6 +45,7 @@ from .values import Error, encode
 __all__ = ["Quiet", "Retry", "Step", "flush_output", "restore"]
 
 COPIED_BYTES_MAX = 2 << 20
+RESULT = "the step's result"
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -257,9 +258,9 @@ class Step:
 
 def _success(value: Any, files: "_Copy", bytes_max: int) -> bytes:
     try:
-        payload = encode({"ok": value, "files": files.changed(bytes_max)}, "the step's result")
-    except TypeError as error:
-        raise Error("step.result", str(error)) from None
+        payload = encode({"ok": value, "files": files.changed(bytes_max)}, RESULT)
+    except TypeError as error:  # named as the program knows it, without what is around it here
+        raise Error("step.result", str(error).replace(f"{RESULT}['ok']", RESULT)) from None
     if len(payload) > bytes_max:
         raise Error("step.too_large", f"result and files have {len(payload)} bytes as JSON, the limit is {bytes_max}")
     return payload
