@@ -28,3 +28,11 @@ def test_the_commands_and_clauses_it_names_exist():
         assert done.returncode == 0, (verb, done.stderr)
     [explained] = re.findall(r"conformance explain (\S+)", README)
     assert explained in CLAUSES
+
+
+def test_run_says_in_one_line_that_the_python_it_was_given_is_not_there():
+    run = Path(__file__).parent.parent / "run"
+    done = subprocess.run(
+        ["sh", run, "demo"], env={"PATH": "/usr/bin:/bin", "PYTHON": "/no/python"}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (1, "There is no /no/python; PYTHON names it.\n")
