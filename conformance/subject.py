@@ -45,7 +45,7 @@ from .registry import Failed, Untestable
 __all__ = ["ANSWER_S", "Reply", "Subject", "Workplace"]
 
 ANSWER_S = 40.0
-START_S = 30.0
+START_S = 60.0
 END_S = 5.0
 LINE_BYTES_MAX = 64 * 1024 * 1024
 
