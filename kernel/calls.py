@@ -29,7 +29,7 @@ from typing import Any, TypeAlias
 from .base import budgets, items
 from .base.errors import ArgumentError, CallerError, Conflict, Denied, GuestError
 from .base.ports import Ports
-from .base.shown import dumps, loads
+from .base.shown import dumps, loads, received
 from .base.store import Store, Transaction
 from .flights import PARSE_ON_LOOP_BYTES, Answer, Flight
 from .journal import Journal, NewRun, RunRow
@@ -118,7 +118,9 @@ class Calls:
             return await program.flights.step(flight)
         data = call.arguments
         try:
-            given = await asyncio.to_thread(loads, data) if len(data) > PARSE_ON_LOOP_BYTES else loads(data or b"{}")
+            given = (
+                await asyncio.to_thread(received, data) if len(data) > PARSE_ON_LOOP_BYTES else received(data or b"{}")
+            )
         except (ValueError, RecursionError) as error:
             raise ArgumentError("argument.invalid", f"The arguments of {call.method} are not JSON: {error}.") from None
         return await _TABLE[call.method](self, program, flight, _checked(call.method, given))

@@ -498,6 +498,8 @@ def test_nothing_a_guest_says_makes_the_lists_unreadable(tmp_path):
     async def act(k):
         end = program('frame(10, 0, b\'{"error":{"code":"x","message":1e999}}\')\ntime.sleep(60)', before=raw)
         ended = await rested(k, (await k.runs.start(end)).id)
+        deep = program('frame(10, 0, b\'{"output":\' + b"[" * 900 + b"]" * 900 + b"}")\ntime.sleep(60)', before=raw)
+        assert (await rested(k, (await k.runs.start(deep)).id))["error"]["code"] == "guest.protocol"
         ask = program(
             """
             call(0, 12, b'{"question":"a","timeout_s":1e308}')
@@ -506,6 +508,7 @@ def test_nothing_a_guest_says_makes_the_lists_unreadable(tmp_path):
             call(3, 9, b'{"program":"x","budget":{"steps":1e300}}')
             call(4, 11, b'{"seconds":' + b"9" * 400 + b"}")
             call(5, 12, b'{"question":"c"}')
+            call(6, 12, b'{"question":"d","details":' + b"[" * 900 + b"]" * 900 + b"}")
             frame(4, 0, struct.pack("<d", float("nan")))
             time.sleep(60)
             """,
@@ -513,7 +516,7 @@ def test_nothing_a_guest_says_makes_the_lists_unreadable(tmp_path):
         )
         handle = await k.runs.start(ask)
         steps = await until(
-            k, handle.id, lambda seen: sum(s["status"] == "failed" for s in seen["steps"]) == 5, view="steps"
+            k, handle.id, lambda seen: sum(s["status"] == "failed" for s in seen["steps"]) == 6, view="steps"
         )
         await rested(k, handle.id)
         return ended, steps["steps"], await k.runs.list(), await k.runs.items()
@@ -521,7 +524,7 @@ def test_nothing_a_guest_says_makes_the_lists_unreadable(tmp_path):
     ended, steps, listed, waiting = opened(tmp_path / "s", act)
     assert ended["error"]["code"] == "guest.protocol"
     assert {s["error"]["code"] for s in steps if s["status"] == "failed"} == {"argument.invalid"}
-    assert [run["status"] for run in listed["runs"]] == ["input_required", "failed"]
+    assert [run["status"] for run in listed["runs"]] == ["input_required", "failed", "failed"]
     assert [item["prompt"] for item in waiting] == ["c"]
 
 

@@ -124,3 +124,13 @@ def test_open_files_that_nobody_sees_count_as_used(folder):
         (path / "gone").unlink()
         assert usage([descriptor], []).bytes == 0
         assert usage([descriptor], [os.getpid()]).bytes >= 1 << 20
+
+
+def test_the_names_of_what_is_not_kept_are_bounded(folder):
+    path, descriptor = folder
+    place = path / ("d" * 250)
+    place.mkdir()
+    for n in range(5000):
+        (place / f"{n:0250}").write_text("")
+    found = collect(descriptor, {}, Limits(collected_files_max=1))
+    assert 1000 < len(found) < 4200

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..cell import frames
 from .errors import KernelError
 from .limits import Limits
-from .shown import dumps, loads
+from .shown import dumps, loads, received
 
 __all__ = ["Ending", "Malformed", "delivery", "ending", "note", "ranges", "start", "step_outcome"]
 
@@ -54,7 +54,7 @@ def delivery(number: int, kind: str, t: float, call: int, value: bytes) -> bytes
 def step_outcome(payload: bytes) -> tuple[str, bytes]:
     """(kind, value) of a step's answer."""
     try:
-        outcome = loads(payload)
+        outcome = received(payload)
         if "error" in outcome:
             return "error", dumps(KernelError.from_wire(outcome["error"]).to_wire())
         return "ok", dumps({"value": outcome["ok"], "files": dict(outcome.get("files") or {})})
@@ -64,7 +64,7 @@ def step_outcome(payload: bytes) -> tuple[str, bytes]:
 
 def ending(payload: bytes) -> Ending:
     try:
-        outcome = loads(payload)
+        outcome = received(payload)
         error = outcome.get("error")
         if error is not None:
             error = {str(name): value for name, value in error.items()} | {"code": str(error["code"])}
@@ -77,7 +77,7 @@ def ending(payload: bytes) -> Ending:
 def note(payload: bytes) -> dict[str, Any]:
     """{"log": text} or {"progress": {done, total, message}}."""
     try:
-        found = loads(payload)
+        found = received(payload)
         if isinstance(found.get("log"), str):
             return {"log": found["log"][:LINE_CHARS_MAX]}
         done, total, message = found["progress"]

@@ -2,7 +2,8 @@
 
 Guarantees
 1. `dumps` writes ASCII without NaN: any text has bytes, any reader takes it. `loads` refuses NaN and numbers that are infinite as a
-   float (1e999), so what it gave can be written again; integers keep their size.
+   float (1e999), so what it gave can be written again; integers keep their size. `received` also refuses what is nested deeper than
+   `DEPTH_MAX`: whoever shows it walks it.
 2. What is null or empty is left out of a reply; a value that is longer than `SHOWN_BYTES_MAX` is shown cut.
 
 Not here: which records are read (journal.py), the size of a whole reply (mcp_server).
@@ -10,12 +11,15 @@ Not here: which records are read (journal.py), the size of a whole reply (mcp_se
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from .ports import rfc3339
 
-__all__ = ["base36", "clean", "dumps", "filled", "loads", "name_of", "shown_step"]
+__all__ = ["base36", "clean", "dumps", "filled", "loads", "name_of", "received", "shown_step"]
 
+DEPTH_MAX = 100
+"""Of what a guest sends; its own library (cell/values.py) says so too."""
 SHOWN_BYTES_MAX = 2048
 """Of one value in a view; the whole one is what the program got."""
 
@@ -26,6 +30,20 @@ def dumps(value: Any) -> bytes:
 
 def loads(data: bytes | str) -> Any:
     return json.loads(data, parse_constant=_no_constant, parse_float=_finite)
+
+
+def received(data: bytes) -> Any:
+    value = loads(data)
+    level, depth = [value], 0
+    while level := [inner for outer in level if isinstance(outer, dict | list) for inner in _parts(outer)]:
+        depth += 1
+        if depth > DEPTH_MAX:
+            raise ValueError(f"it is nested deeper than {DEPTH_MAX}")
+    return value
+
+
+def _parts(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _no_constant(name: str) -> Any:

@@ -6,7 +6,7 @@ descriptors, one component at a time, never by path; a link is not followed, and
 Guarantees
 1. No name leads out: absolute, `..`, empty, NUL, backslash or a part over 255 bytes is `path.outside`.
 2. Only regular files with one link are read, at most `collected_files_max` of them and `collected_bytes_max` bytes; the rest is named with its
-   size and no data. Symlinks, FIFOs, sockets, devices and second links are left where they are.
+   size and no data, until the names are a mebibyte. Symlinks, FIFOs, sockets, devices and second links are left where they are.
 3. Input files that come back with the bytes they had are not outputs.
 """
 
@@ -31,6 +31,7 @@ CHARS_MAX = 1000
 DEPTH_COUNTED_MAX = 128
 ENTRIES_MAX = 50_000
 READ_BYTES = 1 << 20
+NAMES_CHARS_MAX = 1 << 20
 NOT_OUTPUT = frozenset({"__pycache__", ".cache"})
 """Made by tools and not by the work."""
 
@@ -96,7 +97,11 @@ def collect(workspace: int, given: Mapping[str, bytes], limits: Limits) -> list[
     found: list[Found] = []
     room = limits.collected_bytes_max
     entries = _Budget(ENTRIES_MAX)
+    names = 0
     for folder, name, path in _regular_files(workspace, "", 0, entries):
+        names += len(path)
+        if names > NAMES_CHARS_MAX:
+            break
         size, data = _read(
             folder, name, min(room, limits.file_bytes_max) if len(found) < limits.collected_files_max else 0
         )
