@@ -1,3 +1,5 @@
+import os
+
 import pytest
 from agent_kernel.base.errors import HostError
 from agent_kernel.base.limits import Limits
@@ -58,6 +60,8 @@ def test_a_config_that_is_not_understood_refuses_to_start(tmp_path, text, says):
 
 
 def test_a_config_that_cannot_be_read_refuses_to_start(tmp_path):
-    (tmp_path / "config.toml").mkdir()
-    with pytest.raises(HostError, match=r"config\.invalid"):
-        load_policy(tmp_path / "config.toml")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("folder", "fifo"):
+        with pytest.raises(HostError, match=r"config\.invalid"):
+            load_policy(tmp_path / name)

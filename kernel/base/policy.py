@@ -66,6 +66,8 @@ class Policy:
 def load_policy(path: Path) -> Policy:
     """Read `path`; a missing file is the default policy."""
     try:
+        if path.exists() and not path.is_file():  # reading a FIFO would wait for a writer
+            raise HostError("config.invalid", f"{path} is no regular file. Mend or remove it.")
         text = path.read_text(encoding="utf8")
     except (FileNotFoundError, NotADirectoryError):  # a file in the folder's place is the store's to name
         return Policy()
