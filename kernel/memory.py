@@ -20,18 +20,16 @@ Guarantees
 6. memory.block: a standing note has a size limit and a version. Full means refused, never cut; a stale version is a conflict.
 7. Replies are bounded: long texts are cut in the middle, and what does not fit is on the next page.
 
-Format: `memory` is the content table of `memory_fts`, whose column `scope` holds one term, `1` or `0` (live or history) and 24 digits
-of the principal's hash: a small principal's search never walks through another's postings. `before` links an item to the one said
-before it in its conversation. `memory_log` says what happened to which id, without text, and refuses UPDATE and DELETE.
+Format: `memory` holds the rows, `memory_fts` (base/recall.py) their words. `before` links an item to the one said before it in its
+conversation. `memory_log` says what happened to which id, without text, and refuses UPDATE and DELETE.
 
-Not here: the order of hits (base/ranking.py), the file scan behind the proof (base/erasure.py), commits (base/store.py).
+Not here: the index, and what a search sees and shows (base/recall.py), the order of hits (base/ranking.py), the file scan behind the
+proof (base/erasure.py), commits (base/store.py).
 
 If the process dies: before COMMIT nothing of an add or forget is there, after it all. Between an erasure's COMMIT and its scrub the
 bytes may still lie in the WAL; the next open folds the WAL into the file, where the same pages are zeroed.
 """
 
-import dataclasses
-import functools
 import hashlib
 import json
 import math
@@ -40,15 +38,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict, Unpack
 
-from .base import notes, ranking
+from .base import notes, ranking, recall
 from .base.erasure import Elsewhere, Erased, Proof, prove
 from .base.errors import ArgumentError, Conflict, LimitExceeded, NotFound
-from .base.facts import TRUST, Added, Hit, Hits, Item, Similar, item_of, moment, sane, trust_of
+from .base.facts import Added, Hit, Hits, Item, Similar, item_of, sane, trust_of
 from .base.limits import Limits
 from .base.notes import Block
-from .base.pages import Cursor, fitting, mark_of, resumed, share, weight
-from .base.ports import LOCAL, Ports, rfc3339
-from .base.ranking import Place, Text
+from .base.pages import Cursor, mark_of, resumed
+from .base.ports import LOCAL, Ports
+from .base.ranking import Text
+from .base.recall import Filters
 from .base.store import Migrations, Store, Transaction
 
 __all__ = [
@@ -79,9 +78,6 @@ MIGRATIONS: Migrations = {
     CREATE INDEX memory_conversation ON memory(principal, conversation, n) WHERE conversation IS NOT NULL;
     CREATE INDEX memory_source ON memory(principal, source) WHERE source IS NOT NULL;
     CREATE INDEX memory_before ON memory(before) WHERE before IS NOT NULL;
-    CREATE VIRTUAL TABLE memory_fts USING fts5(
-        scope, speaker, text, content='memory', content_rowid='n', tokenize='porter unicode61 remove_diacritics 2');
-    INSERT INTO memory_fts(memory_fts, rank) VALUES('rank', 'bm25(0.0, 1.0, 1.0)');
     CREATE TABLE memory_count(principal TEXT PRIMARY KEY, items INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE memory_log(
         n INTEGER PRIMARY KEY, principal TEXT NOT NULL, op TEXT NOT NULL, id TEXT NOT NULL, at REAL NOT NULL,
@@ -90,15 +86,9 @@ MIGRATIONS: Migrations = {
     CREATE TRIGGER memory_log_kept BEFORE DELETE ON memory_log BEGIN SELECT raise(ABORT, 'the log is append-only'); END;
     CREATE TRIGGER memory_log_fixed BEFORE UPDATE ON memory_log BEGIN SELECT raise(ABORT, 'the log is append-only'); END;
     """
+    + recall.SCHEMA
     + notes.SCHEMA,
 }
-
-NAMES_BYTES = 160
-"""Names of a hit's fields, as JSON."""
-FRAME_BYTES = 256
-"""What is around the hits of a reply."""
-BRIEF = 160
-"""Least bytes of a hit's text in a reply; when not even that fits, the rest is on the next page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,22 +108,6 @@ class Provenance(TypedDict, total=False):
     trust: str
     run_id: str | None
     step: str | int | None
-
-
-class Filters(TypedDict, total=False):
-    """What a search is narrowed to; all of them together. Times as base/facts.py reads them."""
-
-    key: str | None
-    conversation: str | None
-    tags: Sequence[str] | None
-    ids: Sequence[str] | None
-    kind: str | None
-    since: str | float | None
-    until: str | float | None
-    as_of: str | float | None
-    known_at: str | float | None
-    min_trust: str | None
-    include_retired: bool
 
 
 class _Choice(NamedTuple):
@@ -181,20 +155,6 @@ ROW = ", ".join(_Row._fields)
 ONE = f"SELECT {ROW} FROM memory WHERE id=? AND principal=?"  # noqa: S608
 SLOT = f"SELECT {ROW} FROM memory WHERE principal=? AND key=? AND retracted_at IS NULL ORDER BY valid_from, n"  # noqa: S608
 
-SHOWN = (
-    "n", "id", "text", "valid_from", "conversation", "speaker", "key", "tags", "trust", "source", "run_id", "step",
-    "superseded_by", "retracted_at", "reason", "expires_at",
-)  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    """Which rows a search may see, as SQL over `memory m`; and the scope terms that select the same ones inside the index."""
-
-    scopes: tuple[str, ...]
-    where: str
-    args: tuple[Any, ...]
-
 
 class Memory:
     def __init__(self, *, store: Store, ports: Ports, limits: Limits) -> None:
@@ -216,13 +176,13 @@ class Memory:
             )
         author = self._author(**by)
         parsed = [item_of(item, number, self._limits) for number, item in enumerate(items)]
-        if _count(tx, author.principal) + len(parsed) > self._limits.memory_rows_max:
+        if recall.count(tx, author.principal) + len(parsed) > self._limits.memory_rows_max:
             raise LimitExceeded(
                 "memory.full", f"{self._limits.memory_rows_max} memories are kept at most. Erase what is not needed."
             )
         # All the searches come before the first insert: one after it would write the index's pending words out as a segment.
         texts = [Text.of("", item.text) for item in parsed]
-        stored = [_lookalikes(tx, author.principal, text) for text in texts]
+        stored = [recall.lookalikes(tx, author.principal, text) for text in texts]
         batch: list[Text] = []
         ended: set[str] = set()
         added = []
@@ -236,7 +196,7 @@ class Memory:
         return added
 
     def _add_one(self, tx: Transaction, item: Item, text: Text, others: Sequence[Text], author: _Author) -> Added:
-        live, _ = _scopes(author.principal)
+        live, _ = recall.scopes_of(author.principal)
         digest = _digest(item)
         equal = tx.execute(
             "SELECT n, id, trust, expires_at FROM memory WHERE scope=? AND digest=? AND (expires_at IS NULL OR expires_at>?)",
@@ -291,14 +251,14 @@ class Memory:
         if newest is None:
             newest = int(db.execute("SELECT coalesce(max(n), 0) FROM memory").fetchone()[0])
         now = self._now()
-        view = _narrowed(_view(principal, now, filters), newest, filters)
+        view = recall.view_of(principal, now, newest, filters)
         wanted = here.offset + limit + 1
         if query is not None and query.strip():
-            found = _ranked(db, view, principal, ranking.search_terms(query), wanted)
+            found = recall.ranked(db, view, principal, ranking.search_terms(query), wanted)
         else:
-            found = _newest(db, view, wanted)
+            found = recall.newest_first(db, view, wanted)
         page = found[here.offset : here.offset + limit]
-        hits = _shown(db, page, found[0][1] if found else None, now, reply_bytes or self._limits.reply_bytes_max)
+        hits = recall.shown(db, page, found[0][1] if found else None, now, reply_bytes or self._limits.reply_bytes_max)
         reached = here.offset + len(hits)
         more = reached < len(found)
         return Hits(hits, more, Cursor(reached, newest, here.mark).to_text() if more else None)
@@ -402,20 +362,13 @@ class Memory:
 # --- writing rows
 
 
-@functools.lru_cache(maxsize=1024)
-def _scopes(principal: str) -> tuple[str, str]:
-    """The index terms of a principal's live items and of its history. Digits, because the stemmer leaves those alone."""
-    number = int.from_bytes(hashlib.sha256(principal.encode("utf8", "surrogatepass")).digest()) % 10**24
-    return f"1{number:024d}", f"0{number:024d}"
-
-
 def _digest(item: Item) -> bytes:
     same = json.dumps([item.key, item.conversation, item.speaker, item.text])
     return hashlib.sha256(same.encode()).digest()[:16]
 
 
 def _insert(tx: Transaction, new_id: str, item: Item, author: _Author, digest: bytes) -> _Row:
-    live, _ = _scopes(author.principal)
+    live, _ = recall.scopes_of(author.principal)
     before = None
     if item.conversation is not None:
         asked = "SELECT max(n) FROM memory WHERE principal=? AND conversation=?"
@@ -433,7 +386,7 @@ def _insert(tx: Transaction, new_id: str, item: Item, author: _Author, digest: b
     n = tx.execute(f"INSERT INTO memory({names}) VALUES({marks})", tuple(values.values())).lastrowid
     assert n is not None
     row = _Row(n, new_id, live, speaker, item.text, valid_from, item.time is not None, None, author.run_id, author.step)
-    _index(tx, row, live)
+    recall.index(tx, n, live, speaker, item.text)
     tx.execute(
         "INSERT INTO memory_count VALUES(?,1) ON CONFLICT(principal) DO UPDATE SET items = items + 1",
         (author.principal,),
@@ -462,23 +415,13 @@ def _shelve(tx: Transaction, row: _Row) -> None:
     if row.scope.startswith("1"):
         history = "0" + row.scope[1:]
         tx.execute("UPDATE memory SET scope=? WHERE n=?", (history, row.n))
-        _unindex(tx, row)
-        _index(tx, row, history)
-
-
-def _index(tx: Transaction, row: _Row, scope: str) -> None:
-    entry = (row.n, scope, row.speaker, row.text)
-    tx.execute("INSERT INTO memory_fts(rowid, scope, speaker, text) VALUES(?,?,?,?)", entry)
-
-
-def _unindex(tx: Transaction, row: _Row) -> None:
-    entry = (row.n, row.scope, row.speaker, row.text)
-    tx.execute("INSERT INTO memory_fts(memory_fts, rowid, scope, speaker, text) VALUES('delete',?,?,?,?)", entry)
+        recall.unindex(tx, row.n, row.scope, row.speaker, row.text)
+        recall.index(tx, row.n, history, row.speaker, row.text)
 
 
 def _erase(tx: Transaction, author: _Author, rows: Sequence[_Row]) -> tuple[Erased, ...]:
     for row in rows:
-        _unindex(tx, row)
+        recall.unindex(tx, row.n, row.scope, row.speaker, row.text)
         tx.execute("UPDATE memory SET before=(SELECT before FROM memory WHERE n=?) WHERE before=?", (row.n, row.n))
         tx.execute("DELETE FROM memory WHERE n=?", (row.n,))
         _log(tx, author, "erase", row.id)
@@ -530,167 +473,11 @@ def _row_of(db: sqlite3.Connection, principal: str, memory_id: str) -> _Row:
     return _Row(*row)
 
 
-def _count(db: sqlite3.Connection, principal: str) -> int:
-    row = db.execute("SELECT items FROM memory_count WHERE principal=?", (principal,)).fetchone()
-    return int(row[0]) if row else 0
-
-
 def _log(tx: Transaction, author: _Author, op: str, what: str) -> None:
     tx.execute(
         "INSERT INTO memory_log(principal, op, id, at, trust, run_id, step) VALUES(?,?,?,?,?,?,?)",
         (author.principal, op, what, author.now, author.trust, author.run_id, author.step),
     )
-
-
-def _lookalikes(tx: Transaction, principal: str, text: Text) -> list[Text]:
-    """The newest few live texts that have rare words in common with this one."""
-    live, _ = _scopes(principal)
-    match = ranking.some_of(text.rare())
-    if not match:
-        return []
-    rows = tx.execute(
-        "SELECT m.id, substr(m.text, 1, 500) FROM memory_fts f CROSS JOIN memory m ON m.n=f.rowid"
-        " WHERE memory_fts MATCH ? AND m.scope=? ORDER BY f.rowid DESC LIMIT 10",
-        (_scoped(tx, principal, (live,), f"text : ({match})"), live),
-    )
-    return [Text.of(*row) for row in rows]
-
-
-# --- reading
-
-
-def _view(principal: str, now: float, filters: Filters) -> _View:
-    scopes = _scopes(principal)
-    as_of, known_at = filters.get("as_of"), filters.get("known_at")
-    everything = filters.get("include_retired", False)
-    if as_of is None and known_at is None and not everything:
-        return _View(scopes[:1], "m.scope=? AND (m.expires_at IS NULL OR m.expires_at>?)", (scopes[0], now))
-    where, args = "m.scope IN (?,?)", list[Any](scopes)
-    known = now if known_at is None else moment(known_at, "known_at", end=True)
-    if known_at is not None:
-        where += " AND m.recorded_at<=?"
-        args.append(known)
-    if everything:
-        return _View(scopes, where, tuple(args))
-    at = known if as_of is None else moment(as_of, "as_of", end=True)
-    where += " AND (m.retracted_at IS NULL OR m.retracted_at>?) AND (m.expires_at IS NULL OR m.expires_at>?)"
-    args += [known, at]
-    if as_of is None:
-        return _View(scopes, where + " AND (m.closed_at IS NULL OR m.closed_at>?)", (*args, known))
-    # A value that was put into the middle of a slot's past hides the one it divides, whose own end was never rewritten.
-    where += (
-        " AND m.valid_from<=? AND (m.valid_to IS NULL OR m.closed_at>? OR m.valid_to>?)"
-        " AND (m.key IS NULL OR NOT EXISTS (SELECT 1 FROM memory k WHERE k.principal=m.principal AND k.key=m.key"
-        " AND k.valid_from<=? AND (k.valid_from, k.n)>(m.valid_from, m.n) AND k.recorded_at<=?"
-        " AND (k.retracted_at IS NULL OR k.retracted_at>?)))"
-    )
-    return _View(scopes, where, (*args, at, known, at, at, known, known))
-
-
-def _narrowed(view: _View, newest: int, filters: Filters) -> _View:
-    wanted: list[tuple[str, Any]] = [("m.n<=?", newest)]
-    named = {"key": filters.get("key"), "conversation": filters.get("conversation"), "kind": filters.get("kind")}
-    wanted += [(f"m.{name}=?", value) for name, value in named.items() if value is not None]
-    wanted += [("EXISTS (SELECT 1 FROM json_each(m.tags) WHERE value=?)", tag) for tag in filters.get("tags") or ()]
-    for _, value in wanted[1:]:
-        sane(value, "a filter", None)
-    if (ids := filters.get("ids")) is not None:
-        wanted.append(("m.id IN (SELECT value FROM json_each(?))", json.dumps(list(ids))))
-    if (since := filters.get("since")) is not None:
-        wanted.append(("m.valid_from>=?", moment(since, "since")))
-    if (until := filters.get("until")) is not None:
-        wanted.append(("m.valid_from<=?", moment(until, "until", end=True)))
-    if (trust := filters.get("min_trust")) is not None:
-        wanted.append(("m.trust>=?", trust_of(trust)))
-    where = " AND ".join([view.where, *(sql for sql, _ in wanted)])
-    return _View(view.scopes, where, (*view.args, *(value for _, value in wanted)))
-
-
-def _ranked(
-    db: sqlite3.Connection, view: _View, principal: str, terms: Sequence[str], wanted: int
-) -> list[tuple[int, float | None]]:
-    """The first `wanted` of all hits: the neighbourhood order of the best, then the rest by their own score."""
-    if not terms:
-        return []
-    match = _scoped(db, principal, view.scopes, f"{{speaker text}} : ({ranking.any_of(terms)})")
-
-    def hits(limit: int) -> list[tuple[Any, ...]]:
-        return db.execute(
-            "SELECT m.n, -f.rank, m.conversation, m.before, m.words"  # noqa: S608
-            " FROM memory_fts f CROSS JOIN memory m ON m.n=f.rowid"
-            f" WHERE memory_fts MATCH ? AND {view.where} ORDER BY f.rank LIMIT ?",
-            (match, *view.args, limit),
-        ).fetchall()
-
-    pool = hits(ranking.POOL)
-    own = {row[0]: row[1] for row in pool}
-    places = {row[0]: Place(*row[2:]) for row in pool}
-    before = [place.before for place in places.values() if place.before is not None]
-    for column, numbers in (("n", before), ("before", list(own))):
-        beside = db.execute(
-            "SELECT m.n, m.conversation, m.before, m.words FROM json_each(?) j"  # noqa: S608
-            f" CROSS JOIN memory m ON m.{column}=j.value WHERE {view.where}",
-            (json.dumps(numbers), *view.args),
-        )
-        places.update((row[0], Place(*row[1:])) for row in beside)
-    found: list[tuple[int, float | None]] = list(ranking.order(own, places))
-    if len(pool) == ranking.POOL and wanted > len(found):
-        found += [(row[0], row[1]) for row in hits(wanted + len(found)) if row[0] not in places]
-    return found
-
-
-def _scoped(db: sqlite3.Connection, principal: str, scopes: Sequence[str], match: str) -> str:
-    """`match` within the scopes, where that saves work: the join on `m.scope` is the wall, the term in the index a short cut.
-
-    The term skips what others own. For who owns most of it, walking the postings of his own scope costs more than the join.
-    """
-    total = db.execute("SELECT coalesce(max(n), 0) FROM memory").fetchone()[0]
-    return match if _count(db, principal) * 2 >= total else f"scope : ({ranking.any_of(scopes)}) AND {match}"
-
-
-def _newest(db: sqlite3.Connection, view: _View, wanted: int) -> list[tuple[int, float | None]]:
-    rows = db.execute(
-        f"SELECT m.n FROM memory m WHERE {view.where} ORDER BY m.valid_from DESC, m.n DESC LIMIT ?",  # noqa: S608
-        (*view.args, wanted),
-    )
-    return [(row[0], None) for row in rows]
-
-
-def _shown(
-    db: sqlite3.Connection, page: Sequence[tuple[int, float | None]], best: float | None, now: float, budget: int
-) -> tuple[Hit, ...]:
-    """As many hits of the page as fit, each with as much of its text as an equal share of the room allows."""
-    asked = f"SELECT {', '.join(SHOWN)} FROM memory WHERE n IN (SELECT value FROM json_each(?))"  # noqa: S608
-    rows = {
-        row[0]: dict(zip(SHOWN, row, strict=True)) for row in db.execute(asked, (json.dumps([n for n, _ in page]),))
-    }
-    hits = [_hit(rows[n], None if score is None else round(score / (best or 1), 3), now) for n, score in page]
-    texts = [weight(hit.text) for hit in hits]
-    rests = [weight(dataclasses.astuple(hit)) + NAMES_BYTES - text for hit, text in zip(hits, texts, strict=True)]
-    count, room = fitting(rests, texts, budget - FRAME_BYTES, BRIEF)
-    size = share(texts[:count], room, BRIEF)
-    return tuple(
-        hit if text <= size else _cut(hit, size * len(hit.text) // text)
-        for hit, text in zip(hits[:count], texts, strict=False)
-    )
-
-
-def _cut(hit: Hit, chars: int) -> Hit:
-    return dataclasses.replace(hit, text=ranking.excerpt(hit.text, max(chars - 80, 40), f"memory://{hit.id}"))
-
-
-def _hit(row: Mapping[str, Any], score: float | None, now: float) -> Hit:
-    retired = None
-    if row["retracted_at"] is not None:
-        retired = f"retracted: {row['reason']}" if row["reason"] else "retracted"
-    elif row["superseded_by"] is not None:
-        retired = f"superseded by {row['superseded_by']}"
-    elif row["expires_at"] is not None and row["expires_at"] <= now:
-        retired = "expired"
-    told = {name: row[name] for name in ("id", "text", "conversation", "key", "source", "run_id", "step")}
-    tags, speaker = tuple(json.loads(row["tags"])), row["speaker"] or None
-    time, trust = rfc3339(row["valid_from"]), TRUST[row["trust"]]
-    return Hit(**told, score=score, time=time, speaker=speaker, tags=tags, trust=trust, retired=retired)
 
 
 def _unknown(ids: Sequence[str]) -> NotFound:
