@@ -20,6 +20,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from .base.audit import MIGRATIONS as AUDIT
+from .base.audit import Audit
 from .base.errors import (
     ArgumentError,
     CallerError,
@@ -99,6 +101,7 @@ class Kernel:
     runs: Runs
     scheduler: Scheduler
     store: Store
+    audit: Audit
     policy: Policy
     ports: Ports
     limits: Limits
@@ -125,9 +128,12 @@ class Kernel:
         async with AsyncExitStack() as closing:  # what was opened last is closed first
             scheduler = Scheduler(slots=limits.slots, queue_max=limits.queue_max)
             closing.push_async_callback(scheduler.close)
-            migrations = [JOURNAL, MEMORY, SKILLS]
+            migrations = [JOURNAL, MEMORY, SKILLS, AUDIT]
             store = await Store.open(folder, ports=ports, limits=limits, migrations=migrations, spawn=scheduler.spawn)
             closing.push_async_callback(store.close)
+            audit = Audit(store, ports, limits)
+            await audit.open(scheduler.spawn, version=__version__, pid=os.getpid())
+            closing.push_async_callback(audit.close)
             sandbox = await Sandbox.open(
                 store=store, ports=ports, limits=limits, policy=policy, scheduler=scheduler, tier=tier
             )
@@ -141,7 +147,7 @@ class Kernel:
             closing.push_async_callback(runs.close)
             await runs.recover()
             now = ports.clock.monotonic()
-            yield cls(sandbox, memory, skills, runs, scheduler, store, policy, ports, limits, now)
+            yield cls(sandbox, memory, skills, runs, scheduler, store, audit, policy, ports, limits, now)
 
     async def status(self) -> Status:
         return Status(

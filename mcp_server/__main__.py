@@ -3,6 +3,7 @@
     mcp            MCP on stdio for a host; the kernel runs in this process
     doctor         what this machine can isolate, what is missing and how to get it
     status         the kernel that runs on a state folder
+    audit          what sandboxes did, for whom; --verify: whether that record is whole
     items          what waits for a person;  approve ITEM, deny ITEM: the answer
     install HOST   the config entry for an MCP host, printed or written
     skill validate whether skill folders are valid, load, and may be published
@@ -111,6 +112,9 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--json", action="store_true", help="one JSON object on stdout")
         verb.set_defaults(act=act)
 
+    audit = verbs.add_parser("audit", parents=[state], help="what sandboxes did, for whom, and what became of it")
+    _audit_options(audit)
+
     for name in ("approve", "deny"):
         verb = verbs.add_parser(name, parents=[state], help=f"{name} an item")
         verb.add_argument("item", metavar="ITEM", help="itm_..., as `agent-kernel items` shows it")
@@ -134,6 +138,23 @@ def _parser() -> argparse.ArgumentParser:
     for name in ELSEWHERE:
         verbs.add_parser(name, help={"demo": "the tour", "conformance": "the suite", "bench": "the measurements"}[name])
     return parser
+
+
+def _audit_options(audit: argparse.ArgumentParser) -> None:
+    audit.add_argument("--since", metavar="T", help="2026-11-23 or 2026-11-23T14:08:41Z")
+    audit.add_argument("--until", metavar="T")
+    audit.add_argument("--sandbox", metavar="ID", help="sbx_...: events of that sandbox")
+    audit.add_argument("--run", metavar="ID", help="run_...: events of that run's sandboxes")
+    audit.add_argument("--limit", metavar="N", type=_count, default=100, help="the newest N (default 100)")
+    audit.add_argument("--verify", action="store_true", help="is the chain of events whole; status 1 when it is not")
+    audit.add_argument("--json", action="store_true", help="one JSON object a line")
+    audit.set_defaults(act=_audit)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 1 << 31:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of events")
+    return int(text)
 
 
 def _operator_options() -> argparse.ArgumentParser:
@@ -260,6 +281,15 @@ def _items(asked: argparse.Namespace) -> int:
         print(f"Nothing waits for a person.{there}")
     for item in found:
         print(_item_text(item))
+    return 0
+
+
+def _audit(asked: argparse.Namespace) -> int:
+    folder = state_folder(asked.state)
+    audit = importlib.import_module("agent_kernel_mcp.audit")
+    if asked.verify:
+        return 0 if audit.verified(folder, as_json=asked.json) else 1
+    audit.report(folder, vars(asked), as_json=asked.json)
     return 0
 
 

@@ -61,6 +61,10 @@ class Limits:
     batch_units_max: int = 512
     wal_bytes_checkpoint: int = 16 * MIB
     blob_inline_bytes_max: int = 8 * KIB
+    audit_events_max: int = 200_000
+    """Kept; the oldest go first, in pieces, and the audit says so."""
+    audit_waiting_max: int = 8192
+    """Events in memory that are not on disk yet, with the calls that will add one; past it no sandbox is started or read."""
 
     # --- runs
     runs_working_max: int = 256

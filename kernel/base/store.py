@@ -44,7 +44,7 @@ from .errors import HostError, KernelError
 from .limits import Limits
 from .ports import Ports
 
-__all__ = ["Artifact", "Migrations", "Spawn", "Store", "Transaction", "file_system_of"]
+__all__ = ["Artifact", "Migrations", "Spawn", "Store", "Transaction", "file_system_of", "look"]
 
 T = TypeVar("T")
 Transaction: TypeAlias = sqlite3.Connection
@@ -276,6 +276,24 @@ def put_blob(tx: Transaction, principal: str, digest: str, data: bytes, expires_
         " ELSE max(expires_at, excluded.expires_at) END",
         (principal, digest, data, expires_at),
     )
+
+
+def look(folder: Path, query: Callable[[sqlite3.Connection], T]) -> T:
+    """Read the file of a folder that another process may own, or nobody. Nothing is made, changed or locked; blocking."""
+    path = folder.absolute() / "kernel.db"
+    if not path.exists():
+        raise HostError("state.missing", f"There is no kernel state in {folder}. Name its folder with --state.")
+    log = Path(f"{path}-wal")
+    # Without a log nobody has the file open, and as immutable SQLite makes no log beside it; one that came meanwhile makes us look again.
+    for mode in ("ro", "ro") if log.exists() else ("ro&immutable=1", "ro"):
+        try:
+            with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, timeout=5.0)) as db:
+                found = query(db)
+            if mode == "ro" or not log.exists():
+                return found
+        except sqlite3.Error as error:
+            failure = error
+    raise _explained(failure, folder) from failure
 
 
 # --- opening
