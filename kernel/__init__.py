@@ -138,7 +138,7 @@ class Kernel:
                 store=store, ports=ports, limits=limits, policy=policy, scheduler=scheduler, tier=tier
             )
             closing.push_async_callback(sandbox.close)
-            memory = Memory(store=store, ports=ports, limits=limits)
+            memory = Memory(store=store, ports=ports, limits=limits, rules=policy.memory)
             skills = Skills(store=store, ports=ports, limits=limits, policy=policy)
             runs = Runs(
                 store=store, ports=ports, limits=limits, policy=policy, scheduler=scheduler, sandbox=sandbox, memory=memory,

@@ -18,7 +18,9 @@ Guarantees
 5. memory.erase: afterwards no byte of the text is in the database or its log; the reply says what was scanned and which other places
    hold the words still.
 6. memory.block: a standing note has a size limit and a version. Full means refused, never cut; a stale version is a conflict.
-7. Replies are bounded: long texts are cut in the middle, and what does not fit is on the next page.
+7. memory.secrets: what looks like a key, password or card number is refused, or left out and named by kind and place, as the
+   operator's rule says; never stored because nobody looked.
+8. Replies are bounded: long texts are cut in the middle, and what does not fit is on the next page.
 
 Format: `memory` holds the rows, `memory_fts` (base/recall.py) their words. `before` links an item to the one said before it in its
 conversation. `memory_log` says what happened to which id, without text, and refuses UPDATE and DELETE.
@@ -30,6 +32,7 @@ If the process dies: before COMMIT nothing of an add or forget is there, after i
 bytes may still lie in the WAL; the next open folds the WAL into the file, where the same pages are zeroed.
 """
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -41,10 +44,11 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 from .base import notes, ranking, recall
 from .base.erasure import Elsewhere, Erased, Proof, prove
 from .base.errors import ArgumentError, Conflict, LimitExceeded, NotFound
-from .base.facts import Added, Hit, Hits, Item, Similar, item_of, sane, trust_of
+from .base.facts import Added, Hit, Hits, Item, Masked, Similar, item_of, sane, screened, screened_item, trust_of
 from .base.limits import Limits
 from .base.notes import Block
 from .base.pages import Cursor, mark_of, resumed
+from .base.policy import MemoryRules
 from .base.ports import LOCAL, Ports
 from .base.ranking import Text
 from .base.recall import Filters
@@ -58,6 +62,7 @@ __all__ = [
     "Forgotten",
     "Hit",
     "Hits",
+    "Masked",
     "Memory",
     "Provenance",
     "Question",
@@ -157,10 +162,11 @@ SLOT = f"SELECT {ROW} FROM memory WHERE principal=? AND key=? AND retracted_at I
 
 
 class Memory:
-    def __init__(self, *, store: Store, ports: Ports, limits: Limits) -> None:
+    def __init__(self, *, store: Store, ports: Ports, limits: Limits, rules: MemoryRules = MemoryRules()) -> None:  # noqa: B008
         self._store = store
         self._ports = ports
         self._limits = limits
+        self._rules = rules
 
     # --- add
 
@@ -175,7 +181,11 @@ class Memory:
                 f"{len(items)} items in one call; at most {self._limits.memory_items_max}. Split them.",
             )
         author = self._author(**by)
-        parsed = [item_of(item, number, self._limits) for number, item in enumerate(items)]
+        cleaned = [
+            screened_item(item_of(item, number, self._limits), number, self._rules.secrets)
+            for number, item in enumerate(items)
+        ]
+        parsed = [item for item, _ in cleaned]
         if recall.count(tx, author.principal) + len(parsed) > self._limits.memory_rows_max:
             raise LimitExceeded(
                 "memory.full", f"{self._limits.memory_rows_max} memories are kept at most. Erase what is not needed."
@@ -193,7 +203,10 @@ class Memory:
             ended.update(one.superseded)
             if not one.duplicate:
                 batch.append(text._replace(id=one.id))
-        return added
+        return [
+            dataclasses.replace(one, masked=masked) if masked else one
+            for one, (_, masked) in zip(added, cleaned, strict=True)
+        ]
 
     def _add_one(self, tx: Transaction, item: Item, text: Text, others: Sequence[Text], author: _Author) -> Added:
         live, _ = recall.scopes_of(author.principal)
@@ -311,6 +324,7 @@ class Memory:
 
     def _retract(self, tx: Transaction, chosen: _Choice, reason: str, author: _Author) -> Forgotten:
         sane(reason, "reason", 4 * self._limits.memory_label_chars_max)
+        reason, _ = screened(reason, "reason", self._rules.secrets)
         done = [row for row in _chosen(tx, author.principal, chosen) if row.retracted_at is None]
         for row in done:
             tx.execute("UPDATE memory SET retracted_at=?, reason=? WHERE n=?", (author.now, reason or None, row.n))
@@ -342,12 +356,14 @@ class Memory:
         **by: Unpack[Provenance],
     ) -> Block:
         author = self._author(**by)
+        sane(text, "text", None)
+        text, masked = screened(text, "text", self._rules.secrets)
         block = notes.edited(
             tx, author.principal,
             label=label, text=text, old=old, if_version=if_version, now=author.now, limits=self._limits,
         )  # fmt: skip
         _log(tx, author, "edit", label)
-        return block
+        return dataclasses.replace(block, masked=tuple(masked)) if masked else block
 
     def _author(
         self, principal: str = LOCAL, trust: str = "user", run_id: str | None = None, step: str | int | None = None

@@ -10,6 +10,7 @@ from agent_kernel import memory
 from agent_kernel.base.errors import ArgumentError, Conflict, LimitExceeded, NotFound
 from agent_kernel.base.facts import moment
 from agent_kernel.base.limits import Limits
+from agent_kernel.base.policy import MemoryRules
 from agent_kernel.base.ports import Ports
 from agent_kernel.base.store import Store
 from agent_kernel.memory import Memory
@@ -35,14 +36,14 @@ class Clock:
 
 
 @asynccontextmanager
-async def opened(folder, clock=None, **limits):
+async def opened(folder, clock=None, rules=None, **limits):
     scheduler = Scheduler(slots=4, queue_max=16)
     ports = dataclasses.replace(Ports.real(), clock=clock or Clock())
     store = await Store.open(
         folder, ports=ports, limits=Limits(), migrations=[memory.MIGRATIONS], spawn=scheduler.spawn
     )
     try:
-        yield Memory(store=store, ports=ports, limits=Limits(**limits))
+        yield Memory(store=store, ports=ports, limits=Limits(**limits), rules=rules or MemoryRules())
     finally:
         await store.close()
         await scheduler.close()
@@ -220,6 +221,53 @@ def test_quotas_refuse_and_name_the_limit(tmp_path):
             await m.add([{"text": "c"}, {"text": "d"}], principal="other")
             await m.forget([added[0].id], mode="erase")
             await m.add([{"text": "c"}, {"text": "d"}])
+
+    asyncio.run(run())
+
+
+# --- secrets
+
+
+KEY = "AKIA" + "IOSFODNN7EXAMPLE"
+
+
+@in_memory
+async def test_a_secret_is_refused_wherever_it_stands_and_not_repeated(m, clock):
+    for item in (
+        {"text": f"the key is {KEY}"},
+        *({"text": "x", name: KEY} for name in ("key", "kind", "conversation", "speaker", "source")),
+        {"text": "x", "tags": ["a", KEY]},
+    ):
+        with pytest.raises(
+            ArgumentError, match=r"^memory\.secret: items\[1\]\.\w+ holds .* AWS access key at"
+        ) as refused:
+            await m.add([{"text": "sound"}, item])
+        assert KEY not in str(refused.value)
+    for act in (m.edit("me", KEY), m.forget(source="s", reason=KEY)):
+        with pytest.raises(ArgumentError, match=r"memory\.secret"):
+            await act
+    assert (await m.search(include_retired=True)).hits == ()
+    assert await m.blocks() == []
+
+
+def test_the_operator_may_have_secrets_left_out_or_let_in(tmp_path):
+    async def run():
+        async with opened(tmp_path / "mask", rules=MemoryRules(secrets="mask")) as m:
+            given = {"text": f"the key is {KEY}, keep it", "tags": [KEY]}
+            [added] = await m.add([given])
+            [hit] = (await m.search("key")).hits
+            assert (hit.text, hit.tags) == (
+                "the key is [AWS access key removed], keep it", ("[AWS access key removed]",),
+            )  # fmt: skip
+            assert added.masked[0] == memory.Masked("text", "AWS access key", 11, 31)
+            assert given["text"][11:31] == KEY
+            assert (await m.add([given]))[0].duplicate
+            note = await m.edit("me", f"use {KEY}")
+            assert (note.text, note.masked[0].kind) == ("use [AWS access key removed]", "AWS access key")
+        assert bytes_in(tmp_path / "mask", KEY) == set()
+        async with opened(tmp_path / "allow", rules=MemoryRules(secrets="allow")) as m:
+            await m.add([{"text": f"the key is {KEY}"}])
+            assert texts(await m.search("key")) == [f"the key is {KEY}"]
 
     asyncio.run(run())
 
@@ -606,9 +654,9 @@ async def test_memory_and_what_the_caller_writes_become_true_together(m, clock):
 
 @in_memory
 async def test_a_note_is_set_replaced_and_appended_to_under_a_growing_version(m, clock):
-    assert dataclasses.astuple(await m.edit("me", "I am Ada")) == ("me", "I am Ada", 1, 3992)
+    assert await m.edit("me", "I am Ada") == memory.Block("me", "I am Ada", 1, 3992)
     assert (await m.edit("me", "Eve", old="Ada", if_version=1)).text == "I am Eve"
-    assert dataclasses.astuple(await m.edit("me", "!", old="")) == ("me", "I am Eve!", 3, 3991)
+    assert await m.edit("me", "!", old="") == memory.Block("me", "I am Eve!", 3, 3991)
     assert [block.label for block in await m.blocks()] == ["me"]
     await m.edit("me", "")
     assert await m.blocks() == []

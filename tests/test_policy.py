@@ -3,7 +3,7 @@ import os
 import pytest
 from agent_kernel.base.errors import HostError
 from agent_kernel.base.limits import Limits
-from agent_kernel.base.policy import Policy, load_policy
+from agent_kernel.base.policy import MemoryRules, Policy, load_policy
 
 
 def written(tmp_path, text):
@@ -51,6 +51,10 @@ def test_what_the_operator_wrote_is_what_holds(tmp_path):
         ("folders = ['data']", "not an absolute path"),
         ("folders = ['/no/such/folder']", "does not exist"),
         ("\x00", "is not TOML"),
+        ("[memory]\nsecrets = 'hide'", "it is one of refuse, mask, allow"),
+        ("[memory]\nsecret = 'mask'", "Did you mean 'secrets'?"),
+        ("[memory]\nquarantine = ['internet']", "the channels are web, tool, guest, agent, user"),
+        ("[memory]\nquarantine = [[]]", "the channels are"),
     ],
 )
 def test_a_config_that_is_not_understood_refuses_to_start(tmp_path, text, says):
@@ -65,3 +69,9 @@ def test_a_config_that_cannot_be_read_refuses_to_start(tmp_path):
     for name in ("folder", "fifo"):
         with pytest.raises(HostError, match=r"config\.invalid"):
             load_policy(tmp_path / name)
+
+
+def test_memory_has_rules_of_its_own(tmp_path):
+    assert load_policy(tmp_path / "config.toml").memory == MemoryRules("refuse", frozenset())
+    rules = load_policy(written(tmp_path, '[memory]\nsecrets = "mask"\nquarantine = ["web", "guest"]')).memory
+    assert rules == MemoryRules("mask", frozenset({"web", "guest"}))

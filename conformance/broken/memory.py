@@ -55,6 +55,14 @@ def trusts_all(_: Call, data: dict[str, Any]) -> None:
 alters("memory.add.trust-is-the-channels", "trusts every writer like the user", FOUND, trusts_all)
 
 
+@twin("memory.add.secrets-are-kept-out", "repeats in its refusal what it refuses")
+async def repeats(call: Call) -> Answer:
+    answer = await call.serve()
+    if call.tool == "memory_add" and answer.refused:
+        return answer.refuse(answer.code, f"This looks like a key: {call.arguments.get('items')}.")
+    return answer
+
+
 @twin("memory.key.supersedes", "keeps the old value of a key beside the new one")
 async def keeps_both(call: Call) -> Answer:
     answer = await call.serve()

@@ -77,6 +77,19 @@ async def trust_is_the_channels(c: Driver) -> None:
     expect(str(guest.get("run_id", "")).startswith("run_"), f"the run is not named: {guest}")
 
 
+@check("memory.add.secrets-are-kept-out")
+async def secrets_are_kept_out(c: Driver) -> None:
+    for secret in ("AKIA" + "IOSFODNN7EXAMPLE", "ghp_" + "16C7e42F292c6912E7710c838347Ae178B4a"):
+        replies = [
+            await c.call("memory_add", items=[{"text": f"The {c.token} key is {secret}."}]),
+            await c.call("memory_edit", label=f"keys-{c.token}", text=f"use {secret}"),
+            await c.call("memory_search", query=c.token),
+            await c.call("memory_blocks", label=f"keys-{c.token}"),
+        ]
+        for reply in replies:
+            expect(secret not in reply.text, f"the key is repeated: {reply.text[:300].replace(secret, '<the key>')}")
+
+
 @check("memory.key.supersedes")
 async def key_supersedes(c: Driver) -> None:
     [old] = await add(c, {"text": f"The mast of {c.token} is oak.", "key": f"mast.{c.token}"})

@@ -8,10 +8,12 @@ seconds. A date alone means its first moment, or its last where the question is 
 Guarantees
 1. Every refusal names the item and the field, and for an unknown field the nearest right one.
 2. What passes can be stored: it is text that UTF-8 can carry, within the limits.
+3. `screened` lets no known kind of secret through but by the operator's rule, and never repeats one in what it says.
 
 Not here: who writes and how far he is trusted; that is never a field of an item.
 """
 
+import dataclasses
 import difflib
 import math
 from collections.abc import Mapping, Sequence
@@ -19,10 +21,13 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from . import credentials
 from .errors import ArgumentError, LimitExceeded
 from .limits import Limits
 
-__all__ = ["TRUST", "Added", "Hit", "Hits", "Item", "Similar", "item_of", "moment", "sane", "trust_of"]
+__all__ = [
+    "TRUST", "Added", "Hit", "Hits", "Item", "Masked", "Similar", "item_of", "moment", "sane", "screened", "screened_item", "trust_of",
+]  # fmt: skip
 
 TRUST = ("web", "tool", "guest", "agent", "user")
 """Least first; the index is what is stored. By channel: a page, another server's tool, code in a sandbox, the model, a person."""
@@ -53,11 +58,22 @@ class Similar:
 
 
 @dataclass(frozen=True, slots=True)
+class Masked:
+    """A secret that was left out: what it was, and which characters of what was given."""
+
+    field: str
+    kind: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Added:
     id: str
     duplicate: bool
     superseded: tuple[str, ...]
     similar: tuple[Similar, ...]
+    masked: tuple[Masked, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +136,35 @@ def item_of(given: Mapping[str, Any], number: int, limits: Limits) -> Item:
         supersedes=_texts(given, "supersedes", where, limits),
         expires_at=_time(given, "expires_at", where),
     )
+
+
+def screened(text: str, where: str, rule: str) -> tuple[str, list[Masked]]:
+    """The text as it may be stored: as it is, without its secrets, or not at all. `rule` as base/policy.py has it."""
+    found = [] if rule == "allow" else credentials.find(text)
+    if not found:
+        return text, []
+    if rule == "mask":
+        field = where.rpartition(".")[2]
+        return credentials.masked(text, found), [Masked(field, one.kind, one.start, one.end) for one in found]
+    places = ", ".join(f"{one.kind} at characters {one.start} to {one.end}" for one in found[:5])
+    raise ArgumentError(
+        "memory.secret",
+        f"{where} holds what looks like a secret: {places}. Nothing was stored. Leave it out and say where it is kept instead.",
+    )
+
+
+def screened_item(item: Item, number: int, rule: str) -> tuple[Item, tuple[Masked, ...]]:
+    masked: list[Masked] = []
+
+    def clean(field: str, text: str) -> str:
+        kept, found = screened(text, f"items[{number}].{field}", rule)
+        masked.extend(found)
+        return kept
+
+    texts = {field: getattr(item, field) for field in ("text", "key", "kind", "conversation", "speaker", "source")}
+    kept: dict[str, Any] = {field: None if text is None else clean(field, text) for field, text in texts.items()}
+    tags = tuple(clean("tags", tag) for tag in item.tags)
+    return (dataclasses.replace(item, tags=tags, **kept), tuple(masked)) if masked else (item, ())
 
 
 def trust_of(name: str) -> int:

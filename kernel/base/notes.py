@@ -14,7 +14,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from .errors import ArgumentError, Conflict, LimitExceeded, NotFound
-from .facts import sane
+from .facts import Masked, sane
 from .limits import Limits
 from .store import Transaction
 
@@ -33,6 +33,7 @@ class Block:
     text: str
     version: int
     chars_left: int
+    masked: tuple[Masked, ...] = ()
 
 
 def listed(db: sqlite3.Connection, principal: str, label: str | None, limits: Limits) -> list[Block]:

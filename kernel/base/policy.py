@@ -5,6 +5,9 @@
     packages = false                                    may build Python environments from wheels
     approve_in_host = false                             run_approve may answer person items
     skills = ["/home/me/skills"]                        folders scanned for SKILL.md folders
+    [memory]
+    secrets = "refuse"                                  or "mask", "allow": what is done with keys and passwords in what is stored
+    quarantine = ["web", "tool"]                        channels whose facts a person must release before they are found; none
     [limits]                                            any field of limits.py
     memory_mb_max = 2048
 
@@ -22,9 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from .errors import HostError
+from .facts import TRUST
 from .limits import Limits
 
-__all__ = ["Folder", "Grants", "Policy", "load_policy"]
+__all__ = ["Folder", "Grants", "MemoryRules", "Policy", "load_policy"]
+
+SECRETS = ("refuse", "mask", "allow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +63,19 @@ class Grants:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryRules:
+    """What may be stored, and what of it is found at once."""
+
+    secrets: str = "refuse"
+    quarantine: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     grants: Grants = field(default_factory=Grants)
     limits: Limits = field(default_factory=Limits)
     skills: tuple[Path, ...] = ()
+    memory: MemoryRules = field(default_factory=MemoryRules)
 
 
 def load_policy(path: Path) -> Policy:
@@ -78,7 +93,8 @@ def load_policy(path: Path) -> Policy:
     except tomllib.TOMLDecodeError as error:
         raise HostError("config.invalid", f"{path} is not TOML: {error}. Mend or remove it.") from error
     known: dict[str, type] = {
-        "folders": list, "hosts": list, "packages": bool, "approve_in_host": bool, "skills": list, "limits": dict,
+        "folders": list, "hosts": list, "packages": bool, "approve_in_host": bool, "skills": list, "memory": dict,
+        "limits": dict,
     }  # fmt: skip
     _check(path, table, known)
     for name in ("folders", "hosts", "skills"):
@@ -93,7 +109,21 @@ def load_policy(path: Path) -> Policy:
         ),
         limits=_limits(path, table.get("limits", {})),
         skills=tuple(Path(item).expanduser() for item in table.get("skills", [])),
+        memory=_memory(path, table.get("memory", {})),
     )
+
+
+def _memory(path: Path, table: dict[str, Any]) -> MemoryRules:
+    _check(path, table, {"secrets": str, "quarantine": list})
+    secrets, quarantine = table.get("secrets", "refuse"), table.get("quarantine", [])
+    if secrets not in SECRETS:
+        raise HostError("config.invalid", f"{path}: memory.secrets is {secrets!r}; it is one of {', '.join(SECRETS)}.")
+    for name in quarantine:
+        if not isinstance(name, str) or name not in TRUST:
+            raise HostError(
+                "config.invalid", f"{path}: memory.quarantine names {name!r}; the channels are {', '.join(TRUST)}."
+            )
+    return MemoryRules(secrets, frozenset(quarantine))
 
 
 def _limits(path: Path, table: dict[str, Any]) -> Limits:
