@@ -69,6 +69,25 @@ print(json.dumps([before, tried(lambda: os.kill({victim.pid}, 0)), tried(lambda:
     assert answers == ["worked", "PermissionError", "PermissionError"]
 
 
+@pytest.mark.parametrize("abi", [1, 2, 3, 4, 5, 6])
+def test_an_old_landlock_is_no_wall_by_itself(abi):
+    """Below ABI 6 a guest without namespaces could signal whatever its uid may; below 3 cut any file of it to nothing."""
+    alone, beside = child(f"""
+layers.landlock_abi = lambda: {abi}
+def confined(alone):
+    if os.fork() == 0:
+        try:
+            layers.no_new_privileges()
+            layers.confine_files([("/usr", layers.READ_RUN)], tcp_denied=alone)
+        except layers.LayerError as error:
+            os._exit(3 if error.layer == "landlock" and "Linux 6.12" in str(error) else 4)
+        os._exit(tried(lambda: open("/etc/passwd")) == "PermissionError")
+    return os.waitstatus_to_exitcode(os.wait()[1])
+print(json.dumps([confined(True), confined(False)]))
+""")
+    assert (alone, beside) == (1 if abi >= 6 else 3, 1)
+
+
 @pytest.mark.parametrize("tier", ["full", "confined"])
 def test_the_filter_gives_errnos_of_its_own(tier):
     """As bubblewrap tests its filters: without the filter the same call must not give the filter's errno."""

@@ -103,6 +103,17 @@ PERSONALITY = (0, LOW_32_BITS)
 def compile_filter(tier: str) -> bytes:
     """BPF for `full`, `confined` or `shared`; 10-30 ms the first time in a process."""
     seccomp = _library()
+    try:
+        return _compiled(seccomp, tier)
+    except OSError as error:
+        raise HostError(
+            "sandbox.unavailable",
+            f"libseccomp cannot make the seccomp filter ({error}): this kernel has no seccomp filters, or something around us refuses"
+            " them. Linux needs CONFIG_SECCOMP_FILTER.",
+        ) from error
+
+
+def _compiled(seccomp: ModuleType, tier: str) -> bytes:
     program = seccomp.SyscallFilter(seccomp.ERRNO(ENOSYS))
     program.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
     program.set_attr(seccomp.Attr.CTL_NNP, 0)  # set by layers.py, one step a function

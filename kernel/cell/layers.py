@@ -361,11 +361,16 @@ def confine_files(rules: Iterable[tuple[str, int]], *, tcp_denied: bool) -> tupl
     """Apply a domain: `rules` are (path, rights); a path that is not there is left out. After the mounts, which it forbids.
 
     Rules bind to inodes, so the paths are opened here, in the child, where the guest's own mounts are.
-    Returns what was applied, by name. Signals and abstract sockets beyond the domain are scoped where the kernel can (ABI 6).
+    Returns what was applied, by name. `tcp_denied` says that Landlock is the only wall, without namespaces beside it; then it must
+    also scope signals and abstract sockets, and judge truncation and devices, which it does from ABI 6 on.
     """
     abi = landlock_abi()
     if abi < 1:
         raise LayerError("landlock", "this kernel has no Landlock, or it is not in its `lsm=` list")
+    if tcp_denied and abi < SCOPE_ABI:
+        raise LayerError(
+            "landlock", f"abi {abi} does not hold signals; without namespaces {SCOPE_ABI} is needed (Linux 6.12)"
+        )
     handled = _FILES_BY_ABI[min(abi, 5)]
     tcp = _TCP if tcp_denied and abi >= 4 else 0
     scope = _SCOPE_ABSTRACT_AND_SIGNAL if abi >= SCOPE_ABI else 0

@@ -70,7 +70,7 @@ def _private_root() -> str:
 def _landlock() -> str:
     abi = layers.landlock_abi()
     layers.no_new_privileges()
-    layers.confine_files([("/usr", layers.READ_RUN)], tcp_denied=True)
+    layers.confine_files([("/usr", layers.READ_RUN)], tcp_denied=abi >= layers.SCOPE_ABI)
     scoped = "" if abi >= layers.SCOPE_ABI else f"; tier confined needs {layers.SCOPE_ABI} (Linux 6.12)"
     return f"abi {abi}{scoped}"
 
