@@ -1,7 +1,7 @@
-"""`agent-kernel bench [NAME...] [--peers] [--rounds N] [--report DIR] [--folder DIR] [--smoke]`: run the subjects, print and keep the report.
+"""`agent-kernel bench [NAME...] [--peers] [--peers-dir DIR] [--rounds N] [--report DIR] [--folder DIR] [--smoke]`
 
-Exit status: 0 measured, 1 something failed or gave a wrong output, 2 wrong usage. A peer that is not installed is no failure; it is
-said in the report. No time makes it fail.
+Runs subjects (`sandbox`) or single cases of them (`sandbox.burst`), prints the report and keeps it. Exit status: 0 measured, 1 something
+failed or gave a wrong output, 2 wrong usage. A peer that is not installed is no failure; it is said in the report. No time makes it fail.
 """
 
 import argparse
@@ -18,31 +18,33 @@ from pathlib import Path
 import uvloop
 from agent_kernel.base.store import file_system_of
 
-from . import bench_sandbox, bench_steps
+from . import bench_sandbox, bench_steps, peers
 from .environment import MEMORY_FILE_SYSTEMS, doubts, look, steal_ticks
 from .interleave import Case, Outcome, measure
 from .report import Report, as_html, as_json, as_text, failures
+from .survey import Table
 
 __all__ = ["SUBJECTS", "main"]
 
-SUBJECTS: dict[str, Callable[..., AbstractAsyncContextManager[list[Case]]]] = {
+SUBJECTS: dict[str, Callable[..., AbstractAsyncContextManager[list[Case | Table]]]] = {
     "sandbox": bench_sandbox.cases,
     "steps": bench_steps.cases,
 }
 
 ROUNDS = 5
-SMOKE_PASSES = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     command = shlex.join(["agent-kernel", "bench", *(sys.argv[1:] if argv is None else argv)])
+    if options.peers:
+        peers.install(options.peers_dir, _say)
     with tempfile.TemporaryDirectory(prefix="agent-kernel-bench-", dir=options.folder or _disk()) as scratch:
         folder = Path(scratch)
         host = look(folder)
         before = steal_ticks()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            outcomes = runner.run(_run(options, folder))
+            outcomes, tables = runner.run(_run(options, folder))
         after = steal_ticks()
         report = Report(
             made_at=datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
@@ -52,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             load_after=os.getloadavg(),
             stolen_s=None if before is None or after is None else (after - before) / os.sysconf("SC_CLK_TCK"),
             outcomes=outcomes,
+            tables=tables,
         )
     print(as_text(report), end="")
     if options.report:
@@ -69,18 +72,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if problems else 0
 
 
-async def _run(options: argparse.Namespace, folder: Path) -> list[Outcome]:
+async def _run(options: argparse.Namespace, folder: Path) -> tuple[list[Outcome], list[Table]]:
     rounds = 1 if options.smoke else options.rounds
-    outcomes = []
-    for name in options.names or SUBJECTS:
+    wanted = options.names or list(SUBJECTS)
+    outcomes, tables = [], []
+    for name, subject in SUBJECTS.items():
+        chosen = [one for one in wanted if one == name or one.startswith(f"{name}.")]
+        if not chosen:
+            continue
         (folder / name).mkdir()
-        async with SUBJECTS[name](folder / name, peers=options.peers) as cases:
+        async with subject(folder / name, peers=options.peers_dir if options.peers else None) as cases:
+            unknown = set(chosen) - {name} - {case.name for case in cases}
+            if unknown:
+                _say(f"no such case: {', '.join(sorted(unknown))}; there are {', '.join(case.name for case in cases)}")
+                raise SystemExit(2)
             for case in cases:
-                print(
-                    f"{case.name}: {rounds} rounds of {', '.join(one.name for one in case.contenders)}", file=sys.stderr
-                )
-                outcomes.append(await measure(case, rounds, passes=SMOKE_PASSES if options.smoke else None))
-    return outcomes
+                if isinstance(case, Table):
+                    tables.append(case)
+                elif name in chosen or case.name in chosen:
+                    _say(f"{case.name}: {rounds} rounds of {', '.join(one.name for one in case.contenders)}")
+                    outcomes.append(await measure(case.brief() if options.smoke else case, rounds))
+    return outcomes, tables
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,9 +104,20 @@ def _parser() -> argparse.ArgumentParser:
         prog="agent-kernel bench", description="Measure the kernel beside controls and peers."
     )
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", type=_subject, help=f"{', '.join(SUBJECTS)}; without one: all"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        type=_subject,
+        help=f"{', '.join(SUBJECTS)}, or a case as `sandbox.burst`; without one: all",
     )
-    parser.add_argument("--peers", action="store_true", help="also peers that need packages of their own")
+    parser.add_argument("--peers", action="store_true", help="also peers; installs those that package registries have")
+    parser.add_argument(
+        "--peers-dir",
+        type=Path,
+        metavar="DIR",
+        default=peers.cache_folder(),
+        help="where they are installed, and looked for (default: agent-kernel/peers in the user's cache folder)",
+    )
     parser.add_argument("--rounds", type=_above_zero, default=ROUNDS, help=f"rounds of each case ({ROUNDS})")
     parser.add_argument("--report", type=Path, metavar="DIR", help="also write bench.txt, bench.json, bench.html there")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where the measured files lie; a real disk")
@@ -101,8 +128,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _subject(text: str) -> str:
-    if text not in SUBJECTS:
-        raise argparse.ArgumentTypeError(f"{text!r} is no subject; there are {', '.join(SUBJECTS)}")
+    if text.partition(".")[0] not in SUBJECTS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no subject and no case; there are {', '.join(SUBJECTS)}")
     return text
 
 

@@ -1,27 +1,27 @@
-"""Spin-up of a sandbox as time to interactive: from the call until output and status are in the caller's hands.
+"""Spin-up of a sandbox as time to result: from the call until the output and the status of its first program are in the caller's hands.
 
-    sandbox.run print(1)       a fresh sandbox for each call, every layer that this host can give
-    python3 -I -S              the same program by a plain interpreter, no isolation at all
-    empty process              the least that any process start costs here
-    bubblewrap + python3       the usual way to isolate one command on Linux, where installed
-    pydantic-monty             with --peers: a Python subset in a reused worker process; no isolation by the system, no full Python
+That is ComputeSDK's definition (create, then the first command done), in its three modes, and what stands beside it:
 
-Commands are waited for by a blocking call, their best case. Between two turns there is a pause, so that the tearing down of one (a
-sandbox's tree is killed and reaped behind its reply) is not charged to the next.
+    sandbox.alone       one after the other, a pause between; 20 a round, so 100 in the usual five rounds
+    sandbox.staggered   100 started 20 ms apart, whether or not the ones before have answered
+    sandbox.burst       100 started in one moment
+    sandbox.rate        closed loops of 1 and of 2 clients: answers a second
+    sandbox.memory      what one that waits weighs, and what stands around it
 
-Not here: throughput. A caller that never pauses pays the tearing down too; `sandbox.together` shows some of that.
+Contenders: a fresh sandbox of ours; the same program by a plain interpreter; bubblewrap + python3; with --peers those of peers.py; an
+empty process and an awaited no-op as controls. Every program has a nonce (questions.py). What stands around each is read from outside,
+in /proc, while it runs (outside.py), before the first clock; Landlock alone is hearsay, since /proc does not show it.
+
+Between two turns of `alone` there is a pause, so that the tearing down of one (a sandbox's tree is killed and reaped behind its reply)
+is not charged to the next. In the other cases there is none: a caller that never pauses pays for it.
 """
 
-import importlib
-import importlib.metadata
-import shlex
-import shutil
-import subprocess
+import os
 import sys
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from agent_kernel.base.limits import Limits
 from agent_kernel.base.policy import Policy
@@ -30,49 +30,101 @@ from agent_kernel.base.store import Store
 from agent_kernel.sandbox import Sandbox
 from agent_kernel.scheduler import Scheduler
 
-from .controls import command, empty_process, nothing, plain_python
-from .interleave import Absent, Case, Contender
+from . import peers as others
+from .controls import empty_process, nothing, plain_python
+from .interleave import Absent, Case
+from .outside import Memory, Seen, descendants, look, name_of, seen_while, tree_of, weigh
+from .questions import Program, holding
+from .survey import Table
+from .ways import Failed, Way, contender
 
-__all__ = ["cases"]
+__all__ = ["Look", "cases", "look_at", "opened", "ours"]
 
-CODE = "print(1)"
+BASE = "python3 -I -S"
+PAUSE_S = 0.01
+SPACED_S = 0.02
+SLICE_S = 0.6
 
-_BWRAP = shlex.split("--unshare-all --die-with-parent --new-session --proc /proc --dev /dev --tmpfs /tmp")
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    way: Way
+    seen: Seen | None
+    memory: Memory | None
 
 
 @asynccontextmanager
-async def cases(folder: Path, *, peers: bool) -> AsyncIterator[list[Case]]:
-    limits, ports, policy = Limits(), Ports.real(), Policy()
+async def cases(folder: Path, *, peers: Path | None) -> AsyncIterator[list[Case | Table]]:
+    """`peers` is the folder of those that were installed."""
+    async with AsyncExitStack() as stack:
+        sandbox = await stack.enter_async_context(opened(folder / "state"))
+        found = [await others.bubblewrap(), *(await others.ways(peers, stack) if peers is not None else [])]
+        present = [one for one in found if isinstance(one, Way)]
+        absent = [one for one in found if isinstance(one, Absent)]
+        looks = [await look_at(way) for way in (ours(sandbox), plain_python(), *present)]
+        yield [*_cases(looks, absent, _note(sandbox)), _memory(looks)]
+
+
+def _cases(looks: Sequence[Look], absent: Sequence[Absent], note: str) -> list[Case]:
+    everyone = [contender(one.way, _seen(one)) for one in looks]
+    return [
+        Case(
+            "sandbox.alone",
+            "One program in a fresh sandbox, one caller: time until its output and status are here",
+            [*everyone, empty_process(), nothing()],
+            base=BASE,
+            passes=20,
+            pause_s=PAUSE_S,
+            absent=absent,
+            note=note,
+        ),
+        Case(
+            "sandbox.staggered",
+            f"100 programs in fresh sandboxes, one started each {SPACED_S * 1000:.0f} ms: time of each until its result is here",
+            everyone,
+            base=BASE,
+            passes=1,
+            at_once=100,
+            spaced_s=SPACED_S,
+            pause_s=0.2,
+            note=note,
+        ),
+        Case(
+            "sandbox.burst",
+            "100 programs in fresh sandboxes, all started in one moment: time of each until its result is here",
+            everyone,
+            base=BASE,
+            passes=1,
+            at_once=100,
+            pause_s=0.2,
+            note=note,
+        ),
+        *(
+            Case(
+                f"sandbox.rate{clients}",
+                f"{clients} client{'s' * (clients > 1)} without a pause: time by answers, over slices of {SLICE_S:g} s",
+                everyone,
+                base=BASE,
+                passes=2,
+                at_once=clients,
+                slice_s=SLICE_S,
+                pause_s=0.1,
+                note=f"x of 0.2 is five times the rate. {note}",
+            )
+            for clients in (1, 2)
+        ),
+    ]
+
+
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[Sandbox]:
+    limits, ports = Limits(), Ports.real()
     scheduler = Scheduler(slots=limits.slots, queue_max=limits.queue_max)
-    store = await Store.open(folder / "state", ports=ports, limits=limits, migrations=(), spawn=scheduler.spawn)
+    store = await Store.open(folder, ports=ports, limits=limits, migrations=(), spawn=scheduler.spawn)
     sandbox = None
     try:
-        sandbox = await Sandbox.open(store=store, ports=ports, limits=limits, policy=policy, scheduler=scheduler)
-        with ExitStack() as stack:
-            wanted = [_bubblewrap(), *([_monty(stack)] if peers else [])]
-            present = [one for one in wanted if isinstance(one, Contender)]
-            contenders = [_sandbox_run(sandbox), plain_python(), empty_process(), *present, nothing()]
-            yield [
-                Case(
-                    "sandbox.alone",
-                    "print(1) in a fresh sandbox, one caller: time until output and status are here",
-                    contenders,
-                    base="python3 -I -S",
-                    passes=20,
-                    pause_s=0.01,
-                    absent=[one for one in wanted if isinstance(one, Absent)],
-                    note=_layers(sandbox),
-                ),
-                Case(
-                    "sandbox.together",
-                    "print(1) in 8 fresh sandboxes started in one moment: time until each has answered",
-                    [contenders[0], _pythons_at_once()],
-                    base="python3 -I -S",
-                    passes=4,
-                    at_once=8,
-                    pause_s=0.05,
-                ),
-            ]
+        sandbox = await Sandbox.open(store=store, ports=ports, limits=limits, policy=Policy(), scheduler=scheduler)
+        yield sandbox
     finally:
         if sandbox is not None:
             await sandbox.close()
@@ -80,89 +132,65 @@ async def cases(folder: Path, *, peers: bool) -> AsyncIterator[list[Case]]:
         await scheduler.close()
 
 
-def _sandbox_run(sandbox: Sandbox) -> Contender:
-    async def once() -> Any:
-        return await sandbox.run(CODE)
+def ours(sandbox: Sandbox) -> Way:
+    async def ask(program: Program) -> str:
+        result = await sandbox.run(program.text)
+        if result.exit_code != 0 or result.stopped_by is not None:
+            raise Failed(f"exit {result.exit_code}, stopped by {result.stopped_by}: {result.stderr[-300:]!r}")
+        return result.stdout
 
-    def wrong(result: Any) -> str | None:
-        right = result.exit_code == 0 and result.stdout == "1\n" and result.stopped_by is None
-        return None if right else f"exit {result.exit_code}, {result.stdout!r}, {result.stderr!r}, {result.stopped_by}"
-
-    about = f"a fresh CPython process, tier {sandbox.tier}: {', '.join(sandbox.layers)}"
-    return Contender("sandbox.run", "subject", about, once, wrong)
+    about = f"agent-kernel, tier {sandbox.tier}: full CPython {sandbox.python}, a fresh process for each call, nothing of it used again"
+    return Way("sandbox.run", "subject", about, ask, ask, reports=", ".join(sandbox.layers), above=_zygotes)
 
 
-def _layers(sandbox: Sandbox) -> str:
+def _zygotes() -> set[int]:
+    """Children of ours that fork the sandboxes: what is below one of them is a sandbox."""
+    own = {pid for pid in descendants(os.getpid()) if "zygote.main" in name_of(pid)}
+    return {os.getpid(), *(pid for pid in own if not any(pid in descendants(other) for other in own))}
+
+
+def _note(sandbox: Sandbox) -> str:
     missing = f" Missing on this host: {', '.join(sandbox.degraded)}." if sandbox.degraded else ""
     return f"Tier {sandbox.tier}.{missing}"
 
 
-def _pythons_at_once() -> Contender:
-    """All started before the first is waited for: the best that a caller without a thread can do."""
-    alone = plain_python()
-    argv = [sys.executable, "-I", "-S", "-c", CODE]
-
-    def start_all(count: int) -> list[tuple[int, bytes]]:
-        started = [
-            subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            for _ in range(count)
-        ]
-        outputs = [process.communicate()[0] for process in started]
-        return [(process.returncode, output) for process, output in zip(started, outputs, strict=True)]
-
-    async def together(count: int) -> list[tuple[int, bytes]]:
-        return start_all(count)
-
-    about = f"{alone.about}; all started, then all collected, each counted until the last one ended"
-    return Contender(alone.name, "control", about, alone.once, alone.wrong, together)
+# --- what is seen from outside
 
 
-def _bubblewrap() -> Contender | Absent:
-    """The flags are those of a careful user: every namespace, the system read-only, nothing of home, new session, dies with us."""
-    bwrap = shutil.which("bwrap")
-    get = "apt-get install bubblewrap   (dnf install bubblewrap)"
-    if bwrap is None:
-        return Absent("bubblewrap + python3", "bwrap is not installed", get)
-    argv = [bwrap, *_BWRAP]
-    roots = {Path(part) for part in ("/usr", "/bin", "/sbin", "/lib", "/lib64") if Path(part).exists()}
-    interpreter = Path(sys.executable).resolve()
-    prefix = Path(sys.base_prefix).resolve()
-    for root in sorted(roots | ({prefix} if Path("/usr") not in prefix.parents and prefix != Path("/usr") else set())):
-        argv += ["--ro-bind", str(root), str(root)]
-    argv += [str(interpreter), "-I", "-S", "-c", CODE]
-    version = subprocess.run([bwrap, "--version"], capture_output=True, text=True, check=False).stdout.strip()
-    about = f"{version} --unshare-all, system read-only, tmpfs /tmp; {interpreter.name} -I -S -c '{CODE}'; no seccomp filter, no limits"
-    contender = command("bubblewrap + python3", "peer", about, argv)
-    tried = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if tried.returncode != 0:
-        why = f"{version} does not run here: {tried.stderr.strip().splitlines()[-1:] or tried.returncode}"
-        return Absent(contender.name, why, "a kernel and container that allow user namespaces")
-    return contender
+async def look_at(way: Way) -> Look:
+    program = holding(way.language)
 
+    def act(pid: int) -> tuple[Seen, Memory | None]:
+        try:
+            memory = weigh(tree_of(pid, way.above()))
+        except OSError:
+            memory = None
+        return look(pid), memory
 
-def _monty(stack: ExitStack) -> Contender | Absent:
-    """Paced and checked out for each call, as its pool is meant to be used."""
     try:
-        monty = importlib.import_module("pydantic_monty")
-    except ImportError:
-        return Absent("pydantic-monty", "it is not installed", "pip install pydantic-monty")
-    try:
-        pool = stack.enter_context(monty.Monty())
-    except OSError as error:
-        return Absent("pydantic-monty", f"it does not start: {error}", "pip install pydantic-monty")
+        found = await seen_while(way.crowd(program), lambda: way.find(program), act)
+    except Failed as error:
+        print(f"{way.name}: nothing to look at: {error}", file=sys.stderr)
+        found = None
+    return Look(way, *(found or (None, None)))
 
-    def run() -> str:
-        output = monty.CollectString()
-        with pool.checkout() as session:
-            session.feed_run(CODE, print_callback=output)
-        return str(output.output)
 
-    async def once() -> str:
-        return run()
+def _seen(one: Look) -> str:
+    return "it ended before it could be looked at" if one.seen is None else one.seen.line()
 
-    version = importlib.metadata.version("pydantic-monty")
-    about = (
-        f"pydantic-monty {version}, pool checkout and run: a subset of Python, in a worker process that is used again;"
-        " no isolation by the system"
+
+def _memory(looks: Iterable[Look]) -> Table:
+    rows = []
+    for one in looks:
+        cells = ["unreadable"] * 3
+        if one.memory is not None:
+            sizes = (one.memory.pss_bytes, one.memory.private_dirty_bytes)
+            cells = [str(one.memory.processes), *(f"{size / 2**20:.1f} MB" for size in sizes)]
+        rows.append((one.way.name, *cells))
+    return Table(
+        "sandbox.memory",
+        "A program that waits: what its whole tree of processes weighs",
+        ("", "processes", "PSS", "private dirty"),
+        rows,
+        "PSS shares a common page out among those who have it; private dirty is what one more of them costs.",
     )
-    return Contender("pydantic-monty", "peer", about, once, lambda text: None if text == "1\n" else repr(text))

@@ -30,6 +30,8 @@ from agent_kernel.scheduler import Scheduler
 
 from .controls import ROW_BYTES, empty_commit, nothing, plain_python, raw_append, raw_log
 from .interleave import Absent, Case, Contender
+from .questions import fresh
+from .survey import Table
 
 __all__ = ["cases"]
 
@@ -66,13 +68,14 @@ ABOUT = {
 
 
 @asynccontextmanager
-async def cases(folder: Path, *, peers: bool) -> AsyncIterator[list[Case]]:
+async def cases(folder: Path, *, peers: Path | None) -> AsyncIterator[list[Case | Table]]:
+    """DBOS is looked for where this Python finds its packages, not in the folder of peers: it has many of its own."""
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(_store(folder))
         append = stack.enter_context(raw_append(folder))
         group = stack.enter_context(raw_log(folder))
         commit = stack.enter_context(empty_commit(folder))
-        peer = [stack.enter_context(_dbos(folder))] if peers else []
+        peer = [stack.enter_context(_dbos(folder))] if peers is not None else []
         kernel = await stack.enter_async_context(Kernel.open(folder / "kernel"))
         write = _store_write(store)
         yield [
@@ -154,7 +157,7 @@ def _least(append: Contender) -> Contender:
     python = plain_python()
 
     async def once() -> int:
-        await python.once()
+        await python.alone(fresh())
         for _ in range(CALLS):
             await append.once()
         return CALLS

@@ -2,7 +2,7 @@
 
     nothing            an awaited no-op: the cost of the frame, to be subtracted in thought
     empty process      posix_spawn of `true` and its reaping: the least that any program start can cost
-    python             `python3 -I -S -c 'print(1)'`: the interpreter without a sandbox
+    python             `python3 -I -S -c PROGRAM`: the interpreter without a sandbox
     raw append         write 256 bytes at the end of a file, fdatasync: the least that 'on disk' can mean
     empty commit       SQLite, WAL, synchronous=FULL, one row of 256 bytes: what the library costs without us
 
@@ -13,16 +13,15 @@ If the process dies, files of the run's temporary folder stay; nothing else does
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .interleave import Contender, Role
+from .interleave import Contender
+from .ways import Way, bare_python, command, interpreter
 
-__all__ = ["ROW_BYTES", "command", "empty_commit", "empty_process", "nothing", "plain_python", "raw_append", "raw_log"]
+__all__ = ["ROW_BYTES", "empty_commit", "empty_process", "nothing", "plain_python", "raw_append", "raw_log"]
 
 ROW_BYTES = 256
 
@@ -50,32 +49,9 @@ def empty_process() -> Contender:
     return Contender("empty process", "control", f"posix_spawn of {true}, reaped", once, wrong)
 
 
-def plain_python() -> Contender:
-    return command(
-        "python3 -I -S",
-        "control",
-        f"{sys.executable} -I -S -c 'print(1)' by subprocess.run: output and status, no sandbox",
-        [sys.executable, "-I", "-S", "-c", "print(1)"],
-    )
-
-
-def command(name: str, role: Role, about: str, argv: Sequence[str], expected: bytes = b"1\n") -> Contender:
-    """A command until its output and status are here."""
-
-    def run() -> tuple[int, bytes]:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, check=False, env={"PATH": os.defpath}
-        )
-        return done.returncode, done.stdout if done.returncode == 0 else done.stdout + done.stderr
-
-    async def once() -> tuple[int, bytes]:
-        return run()
-
-    def wrong(output: tuple[int, bytes]) -> str | None:
-        code, text = output
-        return None if code == 0 and text == expected else f"exit {code}, {text[-300:]!r}"
-
-    return Contender(name, role, about, once, wrong)
+def plain_python() -> Way:
+    about = f"{interpreter()} -I -S -c PROGRAM, until output and status are here; no sandbox"
+    return command("python3 -I -S", "control", about, bare_python)
 
 
 @contextmanager

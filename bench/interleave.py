@@ -6,24 +6,35 @@ us) and peers. Measuring goes
     warm up                      every contender a few times, thrown away
     round 1   A B C  B C A  C A B ...      `passes` turns of each; the order moves on by one with each pass
     round 2   ...
-    validate                     the kept outputs, after the last clock was read
+    validate                     every output against the input of its turn, after the last clock was read
+
+A turn is one of
+    one call                     timed from the call until its value is in the caller's hands
+    `at_once` calls              a burst: each timed from the common start
+    `at_once` calls, `spaced_s`  each timed from the moment that was set for its start, whether or not the caller was on time
+    `at_once` clients, `slice_s` closed loops: each client asks again as soon as it has its answer, until the slice is over; the
+                                 turn's one sample is the slice's real length by the number of answers
 
 Guarantees
 1. Two contenders are never compared over different minutes: in each pass each runs once, so slow drift hits all alike.
 2. No contender always runs after the same other one.
 3. A ratio is taken inside one round, between that round's medians; shown is the median of the rounds, with the least and the greatest.
-4. An output that is wrong makes the contender's numbers void, and the run a failure. Inputs are made before the clock starts.
-5. A percentile is given only where enough turns stand behind it: p95 from 20, p99 from 100. Calls of one burst are one turn.
+4. An output that is wrong makes the contender's numbers void, and the run a failure. Inputs are made before the clock starts, and
+   each turn has its own: an answer from elsewhere or from before is a wrong one.
+5. A percentile is given only where enough samples stand behind it: p95 from 20, p99 from 100.
+6. A peer that needs more than SLOW_S for a call takes part in each SLOW_EVERYth pass only, and in no turn of several calls. The
+   report says so.
 
-What is timed: `await once()`, from the call until its value is in the caller's hands; for peers that are commands, until output and
-exit status are. `at_once` of n starts n calls in one moment and counts each from there.
+What is timed: `await once(...)`; for peers that are commands, until output and exit status are there.
 
 Not here: any judgement of a time. If the process dies nothing is left but the folder of the run, which is temporary.
 """
 
 import asyncio
+import dataclasses
 import gc
 import math
+import os
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -34,6 +45,9 @@ __all__ = ["Absent", "Case", "Contender", "Outcome", "Role", "Series", "Summary"
 
 Role = Literal["subject", "control", "peer"]
 
+SLOW_S = 0.1
+SLOW_EVERY = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Contender:
@@ -41,11 +55,17 @@ class Contender:
     role: Role
     about: str
     """What it does, with the versions and settings that make the comparison fair."""
-    once: Callable[[], Awaitable[Any]]
-    wrong: Callable[[Any], str | None]
-    """What is wrong with an output; None when it is right."""
+    once: Callable[..., Awaitable[Any]]
+    """Called with what `fresh` made for this turn."""
+    wrong: Callable[..., str | None]
+    """What is wrong with an output, given it and its input; None when it is right."""
     together: Callable[[int], Awaitable[Sequence[Any]]] | None = None
-    """n at once, where that is one act of its own; otherwise n calls of `once` are started together."""
+    """n at once, where that is one act of its own; otherwise n calls of `crowd` are started together."""
+    crowd: Callable[..., Awaitable[Any]] | None = None
+    """`once` for a caller who has others to serve, where `once` itself would block them."""
+    fresh: Callable[[], tuple[Any, ...]] = tuple
+    seen: str = ""
+    """What stands around it, as it was seen from outside while it ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +86,20 @@ class Case:
     """The contender that ratios are taken to."""
     passes: int = 20
     at_once: int = 1
+    spaced_s: float = 0.0
+    """Between two starts of one turn of several calls."""
+    slice_s: float = 0.0
+    """Above zero: `at_once` clients in closed loops, for so long."""
     pause_s: float = 0.0
     """Between two turns, so that what one leaves behind (a process being torn down) is not charged to the next."""
     absent: Sequence[Absent] = ()
     note: str = ""
+
+    def brief(self) -> "Case":
+        """The same with few calls: does everything run, and is it right?"""
+        return dataclasses.replace(
+            self, passes=min(self.passes, 2), at_once=min(self.at_once, 8), slice_s=min(self.slice_s, 0.05)
+        )
 
 
 @dataclass(slots=True)
@@ -80,8 +110,13 @@ class Series:
     rounds: list[list[int]] = field(default_factory=list)
     bursts: list[int] = field(default_factory=list)
     """Duration of each start-to-last-end, for `at_once` above one."""
-    outputs: list[Any] = field(default_factory=list)
+    answers: list[tuple[Any, tuple[Any, ...]]] = field(default_factory=list)
+    """Each output with the input that it answers."""
     failure: str | None = None
+    every: int = 1
+    """It takes part in the first of so many passes."""
+    left_out: str | None = None
+    """Why it takes part in none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +124,8 @@ class Outcome:
     case: Case
     series: Sequence[Series]
     rounds: int
+    load: tuple[float, float] = (0.0, 0.0)
+    """Load average of the last minute, before and after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +135,9 @@ class Summary:
     name: str
     role: Role
     about: str
+    seen: str
     samples: int
+    every: int
     min: float
     p25: float
     p50: float
@@ -110,6 +149,7 @@ class Summary:
     ratio_high: float | None
     per_second: float
     failure: str | None
+    left_out: str | None
 
 
 async def measure(
@@ -117,16 +157,18 @@ async def measure(
 ) -> Outcome:
     """Run the case; a contender that raises is out from there on, with its reason kept."""
     passes = passes or case.passes
+    before = os.getloadavg()[0]
     series = [Series(contender) for contender in case.contenders]
     for one in series:
-        for _ in range(max(1, min(3, passes // 4))):
-            await _turn(one, case, None)
+        await _warm_up(one, case, max(1, min(3, passes // 4)))
     for number in range(rounds):
         for one in series:
             one.rounds.append([])
         gc.collect()
         for turn in range(passes):
             for one in _rotated(series, turn + number):
+                if turn % one.every:
+                    continue
                 if case.pause_s:
                     await asyncio.sleep(case.pause_s)
                 await _turn(one, case, one.rounds[-1])
@@ -134,7 +176,7 @@ async def measure(
             on_round(number + 1)
     for one in series:
         _validate(one)
-    return Outcome(case, series, rounds)
+    return Outcome(case, series, rounds, (before, os.getloadavg()[0]))
 
 
 def summarise(outcome: Outcome) -> list[Summary]:
@@ -154,28 +196,30 @@ def _summary(one: Series, base_medians: list[float]) -> Summary:
     contender = one.contender
     if not every:
         return Summary(
-            contender.name, contender.role, contender.about, 0, math.nan, math.nan, math.nan, None, None, (),
-            None, None, None, math.nan, one.failure,
+            contender.name, contender.role, contender.about, contender.seen, 0, one.every, math.nan, math.nan, math.nan,
+            None, None, (), None, None, None, math.nan, one.failure, one.left_out,
         )  # fmt: skip
     ratios = sorted(own * 1000 / base for own, base in zip(medians, base_medians, strict=False))
-    turns = len(one.bursts) or len(every)
     seconds = (sum(one.bursts) if one.bursts else sum(every) * 1000) / 1e9
     return Summary(
         name=contender.name,
         role=contender.role,
         about=contender.about,
+        seen=contender.seen,
         samples=len(every),
+        every=one.every,
         min=every[0],
         p25=percentile(every, 0.25),
         p50=statistics.median(medians),
-        p95=percentile(every, 0.95) if turns >= 20 else None,
-        p99=percentile(every, 0.99) if turns >= 100 else None,
+        p95=percentile(every, 0.95) if len(every) >= 20 else None,
+        p99=percentile(every, 0.99) if len(every) >= 100 else None,
         round_medians=tuple(medians),
         ratio=statistics.median(ratios) if ratios else None,
         ratio_low=ratios[0] if ratios else None,
         ratio_high=ratios[-1] if ratios else None,
         per_second=len(every) / seconds,
         failure=one.failure,
+        left_out=one.left_out,
     )
 
 
@@ -184,43 +228,89 @@ def _rotated(series: Sequence[Series], by: int) -> Iterator[Series]:
         yield series[(index + by) % len(series)]
 
 
+async def _warm_up(one: Series, case: Case, turns: int) -> None:
+    """Outputs are checked, times are not kept; but they tell which peer is too slow to be asked often."""
+    if one.contender.role == "peer":
+        alone = dataclasses.replace(case, at_once=1, slice_s=0.0)
+        taken: list[int] = []
+        for _ in range(2):  # the first call of all may have filled a cache
+            await _turn(one, alone, taken)
+        if taken and min(taken) > SLOW_S * 1e9:
+            if case.at_once > 1 or case.slice_s:
+                one.left_out = f"one call takes {min(taken) / 1e6:.0f} ms, which would be most of the run"
+            one.every = SLOW_EVERY
+            return
+    for _ in range(turns if case.at_once == 1 else 1):
+        await _turn(one, case, None)
+
+
 async def _turn(one: Series, case: Case, samples: list[int] | None) -> None:
-    """One turn of one contender. `samples` of None is the warm-up: its output is checked too, its time is not kept."""
-    if one.failure is not None:
+    """One turn of one contender; without `samples` its times are not kept."""
+    if one.failure is not None or one.left_out is not None:
         return
     act = one.contender
+    calls = 1 if case.slice_s else case.at_once
+    given = [act.fresh() for _ in range(calls)]
     try:
-        if case.at_once == 1:
+        if case.slice_s:
+            answers, taken = await _slice(act, case)
+        elif case.at_once == 1:
             started = time.perf_counter_ns()
-            output = await act.once()
-            ended = [time.perf_counter_ns()]
-            outputs: Sequence[Any] = [output]
+            output = await act.once(*given[0])
+            taken, answers = [time.perf_counter_ns() - started], [(output, given[0])]
         elif act.together is not None:
             started = time.perf_counter_ns()
             outputs = await act.together(case.at_once)
-            ended = [time.perf_counter_ns()] * case.at_once
+            taken = [time.perf_counter_ns() - started] * case.at_once
+            answers = list(zip(outputs, given, strict=True))
         else:
-            started = time.perf_counter_ns()
-            pairs = await asyncio.gather(*(_stamped(act.once) for _ in range(case.at_once)))
-            outputs, ended = [value for value, _ in pairs], [end for _, end in pairs]
+            answers, taken = await _crowd(act, case, given)
     except Exception as problem:  # noqa: BLE001  (whatever a contender raises is its result)
         one.failure = f"{type(problem).__name__}: {problem}"
         return
-    one.outputs.extend(outputs)
+    one.answers.extend(answers)
     if samples is not None:
-        samples.extend(end - started for end in ended)
-        if case.at_once > 1:
-            one.bursts.append(max(ended) - started)
+        samples.extend(taken)
+        if case.at_once > 1 and not case.slice_s and not case.spaced_s:
+            one.bursts.append(max(taken))
 
 
-async def _stamped(once: Callable[[], Awaitable[Any]]) -> tuple[Any, int]:
-    value = await once()
-    return value, time.perf_counter_ns()
+async def _crowd(
+    act: Contender, case: Case, given: Sequence[tuple[Any, ...]]
+) -> tuple[list[tuple[Any, tuple[Any, ...]]], list[int]]:
+    """All at once, or one each `spaced_s`. The clock of each starts when it was due, so a caller held up is charged to it."""
+    ask = act.crowd or act.once
+    started = time.perf_counter_ns()
+
+    async def one(number: int, inputs: tuple[Any, ...]) -> tuple[Any, int]:
+        due = started + int(number * case.spaced_s * 1e9)
+        if case.spaced_s:
+            await asyncio.sleep(max(0.0, (due - time.perf_counter_ns()) / 1e9))
+        output = await ask(*inputs)
+        return output, time.perf_counter_ns() - due
+
+    done = await asyncio.gather(*(one(number, inputs) for number, inputs in enumerate(given)))
+    return [(output, inputs) for (output, _), inputs in zip(done, given, strict=True)], [taken for _, taken in done]
+
+
+async def _slice(act: Contender, case: Case) -> tuple[list[tuple[Any, tuple[Any, ...]]], list[int]]:
+    """Answers that come after the end count, and so does the time until the last of them."""
+    ask = act.crowd or act.once
+    answers: list[tuple[Any, tuple[Any, ...]]] = []
+    started = time.perf_counter_ns()
+
+    async def client() -> None:
+        while time.perf_counter_ns() - started < case.slice_s * 1e9:
+            given = act.fresh()
+            answers.append((await ask(*given), given))
+
+    await asyncio.gather(*(client() for _ in range(case.at_once)))
+    return answers, [(time.perf_counter_ns() - started) // len(answers)]
 
 
 def _validate(one: Series) -> None:
-    for output in one.outputs:
-        problem = one.contender.wrong(output)
+    for output, given in one.answers:
+        problem = one.contender.wrong(output, *given)
         if problem is not None:
             one.failure = f"wrong output: {problem}"
             return

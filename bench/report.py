@@ -5,8 +5,9 @@ Guarantees
 2. The page is one file: no script, no font, no image from elsewhere. Its plots are inline SVG.
 3. The JSON holds every sample (microseconds, one list a round), so that anybody can take other statistics of it.
 
-JSON, version 1: `{version, made_at, command, host, doubts[], load_after, stolen_s, cases[]}`; a case is `{name, question, base, at_once,
-pause_s, rounds, note, contenders[], absent[]}`, a contender the fields of `interleave.Summary` and `samples_us`.
+JSON, version 2: `{version, made_at, command, host, doubts[], load_after, stolen_s, cases[], tables[]}`; a case is `{name, question, base,
+at_once, spaced_s, slice_s, pause_s, rounds, load, note, contenders[], absent[]}`, a contender the fields of `interleave.Summary` and
+`samples_us`; a table `{name, question, columns, rows, note}`. In a case with `slice_s` a sample is a slice's length by its answers.
 """
 
 import dataclasses
@@ -17,10 +18,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import plots
 from .environment import Doubt, Host
-from .interleave import Absent, Outcome, Summary, summarise
+from .interleave import SLOW_EVERY, SLOW_S, Absent, Outcome, Summary, summarise
+from .survey import Table
+from .units import duration, times
 
-__all__ = ["Report", "as_html", "as_json", "as_text", "duration", "failures"]
+__all__ = ["Report", "as_html", "as_json", "as_text", "failures"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class Report:
     outcomes: Sequence[Outcome]
     absent: Sequence[Absent] = ()
     """Whole subjects that could not be measured."""
+    tables: Sequence[Table] = ()
 
 
 def failures(report: Report) -> list[str]:
@@ -44,18 +49,6 @@ def failures(report: Report) -> list[str]:
         if one.failure is not None
     ]
     return lines + [f"{one.name}: {one.why}" for one in report.absent]
-
-
-def duration(micros: float | None) -> str:
-    if micros is None:
-        return "-"
-    if math.isnan(micros):
-        return "failed"
-    for unit, size in (("s", 1e6), ("ms", 1e3), ("µs", 1.0)):
-        if micros >= size:
-            value = micros / size
-            return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} {unit}"
-    return f"{micros * 1000:.0f} ns"
 
 
 # --- text
@@ -80,6 +73,10 @@ def _text_lines(report: Report) -> Iterator[str]:
     for outcome in report.outcomes:
         yield from _case_lines(outcome)
         yield ""
+    for table in report.tables:
+        yield from _table_lines(table)
+        yield ""
+    yield from _who(report)
     for one in report.absent:
         yield f"NOT MEASURED  {one.name}: {one.why}. To have it: {one.get}"
     yield "Trust the ratios (x, inside one run) and the minimum; an absolute time is this machine's at this moment."
@@ -95,18 +92,53 @@ def _case_lines(outcome: Outcome) -> Iterator[str]:
     columns = ("min", "p25", "p50", "p95", "p99", "x", "x of rounds", "per s", "n")
     yield f"  {'':<{width}}  {'':<7} " + "".join(f"{name:>{_WIDTHS[name]}}" for name in columns)
     for one in summaries:
-        if one.failure is not None:
-            yield f"  {one.name:<{width}}  {one.role:<7} FAILED: {one.failure}"
+        if one.failure is not None or one.left_out is not None:
+            what = f"LEFT OUT: {one.left_out}" if one.failure is None else f"FAILED: {one.failure}"
+            yield f"  {one.name:<{width}}  {one.role:<7} {what}"
             continue
         cells = _cells(one)
         yield f"  {one.name:<{width}}  {one.role:<7} " + "".join(f"{cells[name]:>{_WIDTHS[name]}}" for name in columns)
     for absent in case.absent:
         yield f"  NOT MEASURED  {absent.name}: {absent.why}. To have it: {absent.get}"
-    yield (
-        f"  x: ratio of medians to '{case.base}' in the same round; {outcome.rounds} rounds, contenders in turn"
-        + (f", {case.at_once} at once" if case.at_once > 1 else "")
-        + (f", {case.pause_s * 1000:.0f} ms between two turns" if case.pause_s else "")
-    )
+    yield f"  {_how(outcome, summaries)}"
+
+
+def _how(outcome: Outcome, summaries: Sequence[Summary]) -> str:
+    case = outcome.case
+    several = f"{case.at_once} clients in loops" if case.slice_s else f"{case.at_once} at once"
+    parts = [
+        f"x: ratio of medians to '{case.base}' in the same round",
+        f"{outcome.rounds} rounds, contenders in turn",
+        *([several] if case.at_once > 1 and not case.spaced_s else []),
+        *([f"{case.pause_s * 1000:.0f} ms between two turns"] if case.pause_s else []),
+        "load average {:.2f} before, {:.2f} after".format(*outcome.load),
+    ]
+    if rare := [one.name for one in summaries if one.every > 1 and one.left_out is None]:
+        parts.append(f"above {SLOW_S * 1000:.0f} ms a call, so in each {SLOW_EVERY}th pass only: {', '.join(rare)}")
+    return "; ".join(parts)
+
+
+def _table_lines(table: Table) -> Iterator[str]:
+    yield f"{table.name}: {table.question}"
+    rows = [table.columns, *table.rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(table.columns))]
+    for row in rows:
+        first, *rest = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        yield f"  {row[0]:<{len(first)}}  " + "  ".join(rest)
+    if table.note:
+        yield f"  {table.note}"
+
+
+def _who(report: Report) -> Iterator[str]:
+    """Each contender once, with its settings and what was seen around it."""
+    told = {one.name: one for outcome in report.outcomes for one in summarise(outcome)}
+    if told:
+        yield "What each of them is:"
+    for one in told.values():
+        yield f"  {one.name}: {one.about}"
+        if one.seen:
+            yield f"      seen from outside: {one.seen}"
+    yield ""
 
 
 _WIDTHS = {"min": 10, "p25": 10, "p50": 10, "p95": 10, "p99": 10, "x": 9, "x of rounds": 16, "per s": 10, "n": 7}
@@ -120,17 +152,11 @@ def _cells(one: Summary) -> dict[str, str]:
         "p50": duration(one.p50),
         "p95": duration(one.p95),
         "p99": duration(one.p99),
-        "x": _ratio(one.ratio),
-        "x of rounds": "-" if low is None or high is None else f"{_ratio(low)}..{_ratio(high)}",
+        "x": times(one.ratio),
+        "x of rounds": "-" if low is None or high is None else f"{times(low)}..{times(high)}",
         "per s": f"{one.per_second:,.{0 if one.per_second >= 10 else 1}f}" if one.per_second < 1e6 else "-",
         "n": str(one.samples),
     }
-
-
-def _ratio(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.0f}" if value >= 100 else f"{value:.2f}" if value >= 0.1 else f"{value:.4f}"
 
 
 def _facts(report: Report) -> list[tuple[str, str]]:
@@ -151,7 +177,7 @@ def _facts(report: Report) -> list[tuple[str, str]]:
 
 def as_json(report: Report) -> str:
     document = {
-        "version": 1,
+        "version": 2,
         "made_at": report.made_at,
         "command": report.command,
         "host": dataclasses.asdict(report.host),
@@ -159,6 +185,7 @@ def as_json(report: Report) -> str:
         "load_after": report.load_after,
         "stolen_s": report.stolen_s,
         "cases": [_case_document(outcome) for outcome in report.outcomes],
+        "tables": [dataclasses.asdict(table) for table in report.tables],
         "absent": [dataclasses.asdict(one) for one in report.absent],
     }
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -179,8 +206,11 @@ def _case_document(outcome: Outcome) -> dict[str, Any]:
         "question": case.question,
         "base": case.base,
         "at_once": case.at_once,
+        "spaced_s": case.spaced_s,
+        "slice_s": case.slice_s,
         "pause_s": case.pause_s,
         "rounds": outcome.rounds,
+        "load": outcome.load,
         "note": case.note,
         "contenders": contenders,
         "absent": [dataclasses.asdict(one) for one in case.absent],
@@ -203,15 +233,18 @@ th:first-child, td:first-child { text-align:left } td.subject { color:var(--subj
 figure { margin:1rem 0; } svg { width:100%; height:auto; display:block } svg text { font:12px system-ui, sans-serif; fill:var(--ink) } svg .soft { fill:var(--soft) }
 .grid { stroke:var(--line) } .subject { --role:var(--subject) } .control { --role:var(--control) } .peer { --role:var(--peer) }
 .box { fill:var(--role); opacity:.35 } .whisker { stroke:var(--role); stroke-width:1.5 } .mid { stroke:var(--role); stroke-width:3 } .dot { fill:var(--role); opacity:.22 }
+.curve { fill:none; stroke-width:1.6; stroke:var(--c) } .curve.subject { stroke-width:3 } .swatch { stroke:var(--c) }
+.c0 { --c:#2458d3 } .c1 { --c:#7a8490 } .c2 { --c:#b4590a } .c3 { --c:#1b7f5a } .c4 { --c:#8e3ab5 } .c5 { --c:#b3261e } .c6 { --c:#0e7c97 } .c7 { --c:#8a7400 }
 .trace { fill:none; stroke:var(--role); stroke-width:1.5 } .point { fill:var(--role) } code { background:var(--card); padding:.05rem .3rem }
 """
 
 _INTERVALS = (
     "Log scale. Bar: p25 to p75 of all samples; line: least to p95; thick mark: median; faint dots: single samples."
 )
+_DISTRIBUTION = (
+    "Share of all calls that were answered within a time: further left is faster, steeper is steadier. Log scale."
+)
 _ROUNDS = "Median of each round: flat lines mean that the machine held still."
-
-_WIDE, _LEFT, _RIGHT, _ROW = 920, 180, 165, 34
 
 
 def as_html(report: Report) -> str:
@@ -230,6 +263,7 @@ def as_html(report: Report) -> str:
         ]
     for outcome in report.outcomes:
         parts += _case_html(outcome)
+    parts += [_table_html(table) for table in report.tables]
     parts += [_absent_html(one) for one in report.absent]
     parts.append(
         "<p class=soft>Trust the ratios, taken inside one run, and the minimum; an absolute time is this machine's at this moment.</p></html>"
@@ -243,148 +277,52 @@ def _case_html(outcome: Outcome) -> list[str]:
     columns = ("min", "p25", "p50", "p95", "p99", "x", "x of rounds", "per s", "n")
     rows = []
     for one in summaries:
-        if one.failure is not None:
-            rows.append(
-                f"<tr><td class={one.role}>{_e(one.name)}<td colspan={len(columns)} class=bad>failed: {_e(one.failure)}"
-            )
+        if one.failure is not None or one.left_out is not None:
+            bad, what = ("bad", f"failed: {one.failure}") if one.failure else ("soft", f"left out: {one.left_out}")
+            rows.append(f"<tr><td class={one.role}>{_e(one.name)}<td colspan={len(columns)} class={bad}>{_e(what)}")
             continue
         cells = _cells(one)
         rows.append(f"<tr><td class={one.role}>{_e(one.name)}" + "".join(f"<td>{_e(cells[name])}" for name in columns))
-    alive = [(series.rounds, one) for series, one in zip(outcome.series, summaries, strict=True) if one.failure is None]
+    alive = [
+        (series.rounds, one)
+        for series, one in zip(outcome.series, summaries, strict=True)
+        if one.samples and not one.failure
+    ]
     parts = [f"<h2>{_e(case.question)}</h2><p class=soft>{_e(case.name)}. {_e(case.note)}</p>"]
     if alive:
         near = [one for _, one in alive if one.ratio is None or one.ratio > 0.02]  # a no-op would press the rest flat
-        intervals, rounds = _interval_plot(alive), _round_plot(near)
-        parts.append(f"<figure>{intervals}<figcaption>{_INTERVALS} x: to <b>{_e(case.base)}</b>.</figcaption></figure>")
-        parts.append(f"<figure>{rounds}<figcaption>{_ROUNDS}</figcaption></figure>")
+        shown = [(plots.intervals(alive), f"{_INTERVALS} x: to <b>{_e(case.base)}</b>.")]
+        if not case.slice_s:
+            shown.append((plots.distribution(alive), _DISTRIBUTION))
+        shown.append((plots.by_round(near), _ROUNDS))
+        parts += [f"<figure>{plot}<figcaption>{text}</figcaption></figure>" for plot, text in shown]
     parts += [
         "<div class=scroll><table><tr><th>"
         + "".join(f"<th>{name}" for name in columns)
         + "".join(rows)
-        + "</table></div><dl>",
-        *(f"<dt>{_e(one.name)}<dd>{_e(one.about)}" for one in summaries),
+        + f"</table></div><p class=soft>{_e(_how(outcome, summaries))}</p><dl>",
+        *(f"<dt>{_e(one.name)}<dd>{_e(one.about)}{_seen_html(one)}" for one in summaries),
         "</dl>",
         *(_absent_html(one) for one in case.absent),
     ]
     return parts
 
 
+def _seen_html(one: Summary) -> str:
+    return f"<br><span class=soft>Seen from outside: {_e(one.seen)}</span>" if one.seen else ""
+
+
+def _table_html(table: Table) -> str:
+    head, *rows = ["".join(f"<td>{_e(cell)}" for cell in row) for row in (table.columns, *table.rows)]
+    body = "<tr>".join(rows)
+    return (
+        f"<h2>{_e(table.question)}</h2><p class=soft>{_e(table.name)}. {_e(table.note)}</p>"
+        f"<div class=scroll><table><tr class=soft>{head}<tr>{body}</table></div>"
+    )
+
+
 def _absent_html(one: Absent) -> str:
     return f"<div class=doubt><b>Not measured: {_e(one.name)}</b>: {_e(one.why)}.<br><span class=soft>To have it: {_e(one.get)}</span></div>"
-
-
-def _interval_plot(alive: Sequence[tuple[Sequence[Sequence[int]], Summary]]) -> str:
-    everything = [[sample / 1000 for samples in rounds for sample in samples] for rounds, _ in alive]
-    scale = _Log(
-        min(map(min, everything)),
-        max(one.p95 or max(samples) for (_, one), samples in zip(alive, everything, strict=True)),
-    )
-    high = _ROW * len(alive) + 34
-    parts = [
-        f"<svg viewBox='0 0 {_WIDE} {high}' role=img aria-label='latency of each contender'>",
-        *_ticks(scale, high - 24),
-    ]
-    for row, ((_, one), samples) in enumerate(zip(alive, everything, strict=True)):
-        y = _ROW * row + _ROW / 2 + 4
-        ordered = sorted(samples)
-        p75 = ordered[math.ceil(0.75 * len(ordered)) - 1]
-        shown = samples[:: max(1, len(samples) // 150)]
-        parts.append(f"<g class={one.role}><text x={_LEFT - 10} y={y + 4:.1f} text-anchor=end>{_e(one.name)}</text>")
-        parts += [
-            f"<circle class=dot cx={scale(sample):.1f} cy={y + (index * 7 % 17 - 8) * 0.9:.1f} r=1.8 />"
-            for index, sample in enumerate(shown)
-            if sample <= scale.high
-        ]
-        parts.append(
-            f"<line class=whisker x1={scale(one.min):.1f} x2={scale(one.p95 or ordered[-1]):.1f} y1={y} y2={y} />"
-        )
-        parts.append(
-            f"<rect class=box x={scale(one.p25):.1f} y={y - 7} width={max(1.0, scale(p75) - scale(one.p25)):.1f} height=14 rx=2 />"
-        )
-        parts.append(f"<line class=mid x1={scale(one.p50):.1f} x2={scale(one.p50):.1f} y1={y - 9} y2={y + 9} />")
-        label = duration(one.p50) + (f"  ×{_ratio(one.ratio)}" if one.ratio is not None else "")
-        parts.append(f"<text x={_WIDE - _RIGHT + 12} y={y + 4:.1f}>{_e(label)}</text></g>")
-    parts.append("</svg>")
-    return "".join(parts)
-
-
-def _round_plot(summaries: Sequence[Summary]) -> str:
-    values = [value for one in summaries for value in one.round_medians]
-    low, top, high = _Log(min(values), max(values)), 10, 170
-    count = max(len(one.round_medians) for one in summaries)
-    step = (_WIDE - _LEFT - _RIGHT) / max(1, count - 1)
-
-    def y(value: float) -> float:
-        return high - (high - top) * low.share(value)
-
-    parts = [f"<svg viewBox='0 0 {_WIDE} {high + 26}' role=img aria-label='median of each round'>"]
-    for tick in low.ticks():
-        parts.append(f"<line class=grid x1={_LEFT} x2={_WIDE - _RIGHT} y1={y(tick):.1f} y2={y(tick):.1f} />")
-        parts.append(f"<text class=soft x={_LEFT - 10} y={y(tick) + 4:.1f} text-anchor=end>{_tick(tick)}</text>")
-    labels = _spread([y(one.round_medians[-1]) for one in summaries])
-    for one, label in zip(summaries, labels, strict=True):
-        points = [(_LEFT + step * index, y(value)) for index, value in enumerate(one.round_medians)]
-        path = " ".join(f"{x:.1f},{at:.1f}" for x, at in points)
-        parts.append(f"<g class={one.role}><polyline class=trace points='{path}' />")
-        parts += [f"<circle class=point cx={x:.1f} cy={at:.1f} r=2.5 />" for x, at in points]
-        parts.append(f"<text x={_WIDE - _RIGHT + 12} y={label + 4:.1f}>{_e(one.name[:24])}</text></g>")
-    parts += [
-        f"<text class=soft x={_LEFT + step * index:.1f} y={high + 20} text-anchor=middle>{index + 1}</text>"
-        for index in range(count)
-    ]
-    return "".join([*parts, "</svg>"])
-
-
-def _spread(wanted: Sequence[float], least: float = 15.0) -> list[float]:
-    """Label positions in the same order as `wanted`, moved down where two would touch."""
-    placed = [0.0] * len(wanted)
-    previous = -math.inf
-    for index in sorted(range(len(wanted)), key=wanted.__getitem__):
-        previous = max(wanted[index], previous + least)
-        placed[index] = previous
-    return placed
-
-
-@dataclass(frozen=True, slots=True)
-class _Log:
-    """A logarithmic axis over the plot's width, from a little below `least` to a little above `most`."""
-
-    least: float
-    most: float
-
-    @property
-    def low(self) -> float:
-        return max(self.least, 1e-3) / 1.15
-
-    @property
-    def high(self) -> float:
-        return max(self.most * 1.15, self.low * 3)
-
-    def share(self, value: float) -> float:
-        return math.log(max(value, self.low) / self.low) / math.log(self.high / self.low)
-
-    def __call__(self, value: float) -> float:
-        return _LEFT + (_WIDE - _LEFT - _RIGHT) * min(1.0, self.share(value))
-
-    def ticks(self) -> list[float]:
-        """1, 10, 100 ...; with 2 and 5 between where the range is short."""
-        decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        wide = math.log10(self.high / self.low) > 2.5
-        candidates = [10.0**decade * step for decade in decades for step in ((1,) if wide else (1, 2, 5))]
-        return [value for value in candidates if self.low <= value <= self.high]
-
-
-def _ticks(scale: _Log, bottom: int) -> Iterator[str]:
-    for tick in scale.ticks():
-        x = scale(tick)
-        yield f"<line class=grid x1={x:.1f} x2={x:.1f} y1=4 y2={bottom} />"
-        yield f"<text class=soft x={x:.1f} y={bottom + 18} text-anchor=middle>{_tick(tick)}</text>"
-
-
-def _tick(micros: float) -> str:
-    """A round value without its zeros behind the point: `10 µs`."""
-    value, _, unit = duration(micros).partition(" ")
-    return f"{float(value):g} {unit}"
 
 
 def _e(text: str) -> str:

@@ -2,16 +2,24 @@
 
 import asyncio
 import json
+import os
 import re
 import sys
+import time
+from contextlib import AsyncExitStack
 
 import pytest
-from agent_kernel_bench import bench_sandbox
+from agent_kernel_bench import bench_sandbox, interleave, outside, peers
 from agent_kernel_bench.__main__ import main
-from agent_kernel_bench.controls import command, empty_process
+from agent_kernel_bench.controls import empty_process, plain_python
 from agent_kernel_bench.environment import Host, doubts, look
 from agent_kernel_bench.interleave import Absent, Case, Contender, Outcome, Series, measure, percentile, summarise
-from agent_kernel_bench.report import Report, as_html, as_json, as_text, duration, failures
+from agent_kernel_bench.plots import cumulative
+from agent_kernel_bench.questions import fresh, holding
+from agent_kernel_bench.report import Report, as_html, as_json, as_text, failures
+from agent_kernel_bench.survey import Table
+from agent_kernel_bench.units import duration
+from agent_kernel_bench.ways import Failed, Way, command, contender
 
 
 def counter(name, log, output=1, wrong=lambda _: None):
@@ -114,7 +122,7 @@ def test_the_page_stands_alone_and_escapes_what_it_shows():
     assert "<b>A</b>" not in page
     assert "&lt;b&gt;A" in page
     assert "is 1 &lt; 2 &amp; 3?" in page
-    assert page.count("<svg") == page.count("</svg>") == 2
+    assert page.count("<svg") == page.count("</svg>") == 3
     assert not re.search(r"<script|<link|<img|https?://|url\(", page)
     assert not re.search(r"nan|inf\b", page.split("</style>")[1], re.IGNORECASE)
 
@@ -152,26 +160,188 @@ def test_load_of_others_is_doubted():
     assert "CPU governor powersave" in seen
 
 
-def test_a_command_is_checked_by_its_status_and_its_output():
-    right = command("echo", "control", "", [sys.executable, "-I", "-S", "-c", "print(1)"])
-    failing = command("exit", "control", "", [sys.executable, "-I", "-S", "-c", "raise SystemExit(3)"])
-    assert right.wrong(asyncio.run(right.once())) is None
-    assert failing.wrong(asyncio.run(failing.once())).startswith("exit 3")
-    assert right.wrong((0, b"2\n")) is not None
+def python_way(text="import sys; exec(sys.argv[1])"):
+    return command("python", "peer", "", lambda program: [sys.executable, "-I", "-S", "-c", text, program.text])
+
+
+@pytest.mark.parametrize("ask", ["alone", "crowd"])
+def test_a_command_has_answered_when_its_output_and_its_status_are_there(ask):
+    program = fresh()
+    assert asyncio.run(getattr(python_way(), ask)(program)) == program.expected
+    with pytest.raises(Failed, match="exit 3: 'so'"):
+        asyncio.run(getattr(python_way("print('so'); raise SystemExit(3)"), ask)(program))
+    reads = command("stdin", "peer", "", lambda _: [sys.executable, "-I", "-S", "-"], stdin=True)
+    assert asyncio.run(getattr(reads, ask)(program)) == program.expected
     assert empty_process().wrong(1) == "exit 1"
 
 
-def test_every_contender_of_the_sandbox_subject_gives_right_outputs_and_the_tier_is_named(tmp_path):
-    async def run():
-        async with bench_sandbox.cases(tmp_path, peers=False) as cases:
-            return [await measure(case, 1, passes=1) for case in cases]
+@pytest.mark.parametrize("language", ["python", "javascript"])
+def test_no_two_programs_are_alike_and_none_holds_its_answer(language):
+    programs = [fresh(language) for _ in range(50)]
+    assert len({program.expected for program in programs}) == 50
+    assert not any(program.expected.strip() in program.text for program in programs)
 
-    alone, together = asyncio.run(run())
-    assert [one.failure for outcome in (alone, together) for one in outcome.series if one.failure] == []
+
+@pytest.mark.parametrize("shape", [{}, {"at_once": 3}, {"at_once": 2, "slice_s": 0.01}])
+def test_a_stale_answer_voids_the_row(shape):
+    kept = []
+
+    async def cached(program):
+        kept.append(program.expected)
+        return kept[0]
+
+    way = Way("cache", "peer", "", cached, cached)
+    case = Case("t", "?", [contender(plain_python()), contender(way)], base="python3 -I -S", passes=2, **shape)
+    python, cache = asyncio.run(measure(case, 1)).series
+    assert python.failure is None
+    assert cache.failure.startswith(f"wrong output: {kept[0]!r}, not ")
+
+
+def test_calls_that_were_due_while_the_caller_was_held_up_are_charged_for_it():
+    async def held():
+        time.sleep(0.02)
+
+    case = Case(
+        "t", "?", [Contender("A", "subject", "", held, lambda _: None)], "A", passes=1, at_once=4, spaced_s=1e-3
+    )
+    [samples] = asyncio.run(measure(case, 1)).series[0].rounds
+    assert len(samples) == 4
+    assert max(samples) > 4 * 20e6 - 3 * 1e6, "from its due moment, behind others that hold the loop for 20 ms each"
+
+
+def test_in_closed_loops_each_client_has_one_question_open_and_all_answers_count():
+    open_now, most = set(), []
+
+    async def ask(number):
+        open_now.add(number)
+        most.append(len(open_now))
+        await asyncio.sleep(0)
+        open_now.remove(number)
+        return number
+
+    numbers = iter(range(10**9))
+    act = Contender(
+        "A", "subject", "", ask, lambda output, n: None if output == n else "?", fresh=lambda: (next(numbers),)
+    )
+    case = Case("t", "?", [act], base="A", passes=3, at_once=2, slice_s=0.01)
+    outcome = asyncio.run(measure(case, 1))
+    [one] = outcome.series
+    assert one.failure is None
+    assert max(most) == 2
+    assert len(one.rounds[0]) == 3, "one sample a slice"
+    assert len(one.answers) > 3
+    assert sum(one.rounds[0]) / 3 < 10e6, "a slice's length by its answers"
+
+
+def test_a_slow_peer_is_asked_seldom_left_out_of_bursts_and_both_are_said(monkeypatch):
+    monkeypatch.setattr(interleave, "SLOW_S", -1.0)
+    log = []
+    slow = Contender("slow", "peer", "", counter("slow", log).once, lambda _: None)
+    alone = asyncio.run(measure(Case("t", "?", [counter("A", log), slow], base="A", passes=8), 2))
+    assert [len(samples) for samples in alone.series[1].rounds] == [2, 2]
+    assert [len(samples) for samples in alone.series[0].rounds] == [8, 8]
+    assert "each 4th pass only: slow" in as_text(reported(alone))
+    burst = asyncio.run(measure(Case("t", "?", [counter("A", log), slow], base="A", passes=1, at_once=3), 1))
+    for face in (as_text(reported(burst)), as_html(reported(burst))):
+        assert re.search("left out: one call takes", face, re.IGNORECASE)
+    assert failures(reported(burst)) == []
+
+
+def test_the_distribution_has_a_point_for_each_value_and_ends_at_all():
+    assert cumulative([30, 10, 20, 10]) == [(10, 0.5), (20, 0.75), (30, 1.0)]
+    assert cumulative([7]) == [(7, 1.0)]
+
+
+# --- what is seen from outside
+
+
+def test_a_plain_interpreter_is_seen_without_any_layer():
+    seen = asyncio.run(bench_sandbox.look_at(plain_python())).seen
+    assert seen.seccomp == outside.look("self").seccomp, "ours: NONE outside a container"
+    assert (seen.own, seen.limits, seen.cgroup, seen.unreadable) == ((), (), False, ())
+    assert seen.capabilities == outside.look("self").capabilities
+    assert "own namespaces: NONE" in seen.line()
+
+
+def test_layers_of_a_sandbox_are_read_from_the_very_process_that_runs_the_program(tmp_path):
+    async def run():
+        async with bench_sandbox.opened(tmp_path / "state") as sandbox:
+            return sandbox.tier, await bench_sandbox.look_at(bench_sandbox.ours(sandbox))
+
+    tier, one = asyncio.run(run())
+    assert one.seen.seccomp.startswith("filter")
+    assert one.seen.no_new_privs is True
+    assert not one.seen.capabilities.strip("0")
+    assert set(one.seen.limits) >= {"open files", "processes"}
+    assert set(one.seen.own) >= ({"user", "mnt", "pid", "net", "ipc", "uts"} if tier == "full" else set())
+    if os.getuid() == 0:
+        assert one.seen.uid != 0
+        assert one.memory.processes == 2, "the guest and its init"
+        assert one.memory.pss_bytes > one.memory.private_dirty_bytes > 0
+
+
+def test_a_program_that_ends_unseen_is_said_to_be_unseen():
+    async def at_once(program):
+        return program.expected
+
+    one = asyncio.run(bench_sandbox.look_at(Way("quick", "peer", "", at_once, at_once)))
+    assert (one.seen, one.memory) == (None, None)
+    assert holding().threads > 1
+
+
+# --- peers
+
+
+def test_every_peer_that_is_not_there_is_named_with_the_way_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    async def find():
+        async with AsyncExitStack() as stack:
+            return [await peers.bubblewrap(), *await peers.ways(tmp_path, stack)]
+
+    found = asyncio.run(find())
+    assert {one.name for one in found} == {
+        "bubblewrap + python3",
+        "docker",
+        "docker + gVisor",
+        *(p.peer for p in peers.PINS),
+    }
+    assert all(isinstance(one, Absent) and one.why and one.get for one in found)
+
+
+def test_a_registry_is_asked_only_for_what_is_not_there_in_its_pinned_version(tmp_path, monkeypatch):
+    there, other = peers.Pin("a", "npm", "@x/a", "1.2.3"), peers.Pin("b", "npm", "b", "2.0.0")
+    monkeypatch.setattr(peers, "PINS", (there, other))
+    monkeypatch.setenv("PATH", str(tmp_path))  # no npm
+    for package, version in (("@x/a", "1.2.3"), ("b", "1.9.9")):
+        folder = tmp_path / "node" / "node_modules" / package
+        folder.mkdir(parents=True)
+        (folder / "package.json").write_text(json.dumps({"version": version}))
+    said = []
+    peers.install(tmp_path, said.append)
+    assert not any("@x/a" in line for line in said)
+    assert any(line.startswith("NOT INSTALLED  b 2.0.0: npm is not installed") for line in said)
+
+
+# --- the subject
+
+
+def test_every_case_of_the_sandbox_gives_right_outputs_and_the_tier_is_named(tmp_path):
+    async def run():
+        async with bench_sandbox.cases(tmp_path, peers=None) as cases:
+            timed = [await measure(case.brief(), 1) for case in cases if isinstance(case, Case)]
+            return timed, [table for table in cases if isinstance(table, Table)]
+
+    outcomes, [memory] = asyncio.run(run())
+    assert [one.failure for outcome in outcomes for one in outcome.series if one.failure] == []
+    names = {"alone", "staggered", "burst", "rate1", "rate2"}
+    assert {outcome.case.name for outcome in outcomes} == {f"sandbox.{name}" for name in names}
+    alone, burst = outcomes[0], outcomes[2]
     assert alone.case.note.startswith("Tier ")
-    names = [one.contender.name for one in alone.series] + [absent.name for absent in alone.case.absent]
-    assert {"sandbox.run", "python3 -I -S", "empty process", "bubblewrap + python3"} <= set(names)
-    assert len(together.series[0].rounds[0]) == together.case.at_once
+    shown = [one.contender.name for one in alone.series] + [absent.name for absent in alone.case.absent]
+    assert {"sandbox.run", "python3 -I -S", "empty process", "bubblewrap + python3", "nothing"} <= set(shown)
+    assert len(burst.series[0].rounds[0]) == burst.case.at_once * burst.case.passes
+    assert [row[0] for row in memory.rows][:2] == ["sandbox.run", "python3 -I -S"]
 
 
 def test_bench_writes_the_same_report_as_text_json_and_page(tmp_path, capsys):
@@ -182,10 +352,10 @@ def test_bench_writes_the_same_report_as_text_json_and_page(tmp_path, capsys):
     assert shown.startswith((tmp_path / "out" / "bench.txt").read_text())
     assert {case["name"] for case in document["cases"]} >= {"steps.alone", "steps.together"}
     for case in document["cases"]:
-        for contender in case["contenders"]:
-            assert contender["failure"] is None
-            assert sum(map(len, contender["samples_us"])) == contender["samples"] > 0
-            assert contender["name"] in (tmp_path / "out" / "bench.html").read_text()
+        for one in case["contenders"]:
+            assert one["failure"] is None
+            assert sum(map(len, one["samples_us"])) == one["samples"] > 0
+            assert one["name"] in (tmp_path / "out" / "bench.html").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"], "the measured files are gone"
 
 
@@ -194,3 +364,10 @@ def test_an_unknown_subject_is_wrong_usage(capsys):
         main(["nonsense"])
     assert caught.value.code == 2
     assert "steps" in capsys.readouterr().err
+
+
+def test_an_unknown_case_is_wrong_usage_and_the_known_ones_are_named(capsys, tmp_path):
+    with pytest.raises(SystemExit) as caught:
+        main(["steps.nonsense", "--folder", str(tmp_path)])
+    assert caught.value.code == 2
+    assert "steps.alone" in capsys.readouterr().err

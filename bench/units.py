@@ -1,0 +1,23 @@
+"""Numbers as a person reads them: a duration with three digits and a unit, a ratio with as many digits as mean something."""
+
+import math
+
+__all__ = ["duration", "times"]
+
+
+def duration(micros: float | None) -> str:
+    if micros is None:
+        return "-"
+    if math.isnan(micros):
+        return "failed"
+    for unit, size in (("s", 1e6), ("ms", 1e3), ("µs", 1.0)):
+        if micros >= size:
+            value = micros / size
+            return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} {unit}"
+    return f"{micros * 1000:.0f} ns"
+
+
+def times(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if value >= 100 else f"{value:.2f}" if value >= 0.1 else f"{value:.4f}"
