@@ -6,7 +6,8 @@ That is ComputeSDK's definition (create, then the first command done), in its th
     sandbox.staggered   100 started 20 ms apart, whether or not the ones before have answered
     sandbox.burst       100 started in one moment
     sandbox.rate        closed loops of 1 and of 2 clients: answers a second
-    sandbox.memory      what one that waits weighs, and what stands around it
+    sandbox.layers      what stands around the process that runs the program
+    sandbox.memory      what one that waits weighs
 
 Contenders: a fresh sandbox of ours; the same program by a plain interpreter; bubblewrap + python3; with --peers those of peers.py; an
 empty process and an awaited no-op as controls. Every program has a nonce (questions.py). What stands around each is read from outside,
@@ -62,11 +63,11 @@ async def cases(folder: Path, *, peers: Path | None) -> AsyncIterator[list[Case 
         present = [one for one in found if isinstance(one, Way)]
         absent = [one for one in found if isinstance(one, Absent)]
         looks = [await look_at(way) for way in (ours(sandbox), plain_python(), *present)]
-        yield [*_cases(looks, absent, _note(sandbox)), _memory(looks)]
+        yield [*_cases(looks, absent, _note(sandbox)), _layers(looks), _memory(looks)]
 
 
 def _cases(looks: Sequence[Look], absent: Sequence[Absent], note: str) -> list[Case]:
-    everyone = [contender(one.way, _seen(one)) for one in looks]
+    everyone = [contender(one.way) for one in looks]
     return [
         Case(
             "sandbox.alone",
@@ -158,7 +159,7 @@ def _note(sandbox: Sandbox) -> str:
 
 
 async def look_at(way: Way) -> Look:
-    program = holding(way.language)
+    program = holding(way.language, threads=not way.process)
 
     def act(pid: int) -> tuple[Seen, Memory | None]:
         try:
@@ -169,14 +170,35 @@ async def look_at(way: Way) -> Look:
 
     try:
         found = await seen_while(way.crowd(program), lambda: way.find(program), act)
-    except Failed as error:
-        print(f"{way.name}: nothing to look at: {error}", file=sys.stderr)
+    except Exception as problem:  # noqa: BLE001  (whatever it raises, it is told here and shows in its rows)
+        print(f"{way.name}: nothing to look at: {type(problem).__name__}: {problem}", file=sys.stderr)
         found = None
     return Look(way, *(found or (None, None)))
 
 
-def _seen(one: Look) -> str:
-    return "it ended before it could be looked at" if one.seen is None else one.seen.line()
+def _layers(looks: Sequence[Look]) -> Table:
+    rows = []
+    for one in looks:
+        seen = one.seen
+        if seen is None:
+            rows.append((one.way.name, "ended unseen", *["?"] * 6))
+            continue
+        capabilities = seen.capabilities if seen.capabilities.strip("0") else "none"
+        privileges = {True: "none new", False: "may gain", None: "unreadable"}[seen.no_new_privs]
+        own = " ".join(seen.own) or "none"
+        unread = f" (unreadable: {' '.join(seen.unreadable)})" if seen.unreadable else ""
+        limits = " ".join(seen.limits) or "none"
+        cgroup = {True: "own", False: "ours", None: "unreadable"}[seen.cgroup]
+        rows.append((one.way.name, seen.seccomp, privileges, capabilities, str(seen.uid), own + unread, limits, cgroup))
+    told = [f"{one.way.name} says of itself: {one.way.reports}." for one in looks if one.way.reports]
+    return Table(
+        "sandbox.layers",
+        "What stands around the process that runs the program, seen from outside while it ran",
+        ("", "seccomp", "privileges", "capabilities", "host uid", "namespaces not ours", "limits below ours", "cgroup"),
+        rows,
+        f"We have uid {os.getuid()}. Capabilities count inside its own user namespace, where it has one. /proc does not show"
+        f" Landlock. {' '.join(told)}",
+    )
 
 
 def _memory(looks: Iterable[Look]) -> Table:

@@ -64,8 +64,6 @@ class Contender:
     crowd: Callable[..., Awaitable[Any]] | None = None
     """`once` for a caller who has others to serve, where `once` itself would block them."""
     fresh: Callable[[], tuple[Any, ...]] = tuple
-    seen: str = ""
-    """What stands around it, as it was seen from outside while it ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +133,6 @@ class Summary:
     name: str
     role: Role
     about: str
-    seen: str
     samples: int
     every: int
     min: float
@@ -196,7 +193,7 @@ def _summary(one: Series, base_medians: list[float]) -> Summary:
     contender = one.contender
     if not every:
         return Summary(
-            contender.name, contender.role, contender.about, contender.seen, 0, one.every, math.nan, math.nan, math.nan,
+            contender.name, contender.role, contender.about, 0, one.every, math.nan, math.nan, math.nan,
             None, None, (), None, None, None, math.nan, one.failure, one.left_out,
         )  # fmt: skip
     ratios = sorted(own * 1000 / base for own, base in zip(medians, base_medians, strict=False))
@@ -205,7 +202,6 @@ def _summary(one: Series, base_medians: list[float]) -> Summary:
         name=contender.name,
         role=contender.role,
         about=contender.about,
-        seen=contender.seen,
         samples=len(every),
         every=one.every,
         min=every[0],

@@ -12,8 +12,8 @@ Not here: Landlock, which /proc does not show; a report names it as what the con
 """
 
 import asyncio
+import math
 import os
-import resource
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,13 @@ __all__ = [
 NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time")
 LOOK_S = 0.005
 FOUND_WITHIN_S = 10.0
-LIMITS = ("Max address space", "Max processes", "Max open files", "Max file size", "Max cpu time")
+LIMITS = {
+    "Max address space": "memory",
+    "Max processes": "processes",
+    "Max open files": "files",
+    "Max file size": "size",
+    "Max cpu time": "cpu",
+}
 
 Found = TypeVar("Found")
 
@@ -58,20 +64,6 @@ class Seen:
     """Resource limits that are tighter than ours."""
     cgroup: bool | None
     """Whether it is in another cgroup than we."""
-
-    def line(self) -> str:
-        capabilities = "no capability" if not self.capabilities.strip("0") else f"capabilities {self.capabilities}"
-        parts = [
-            f"seccomp {self.seccomp}",
-            {True: "no_new_privs", False: "NO no_new_privs", None: "no_new_privs unreadable"}[self.no_new_privs],
-            capabilities,
-            f"uid {self.uid} (ours {os.getuid()})",
-            f"own namespaces: {' '.join(self.own) or 'NONE'}",
-            f"tighter limits: {', '.join(self.limits) or 'NONE'}",
-            *(["own cgroup"] if self.cgroup else []),
-            *([f"unreadable: {' '.join(self.unreadable)}"] if self.unreadable else []),
-        ]
-        return "; ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +171,9 @@ async def seen_while(
 
 def _tighter(pid: int) -> Iterator[str]:
     ours, theirs = _limits("self"), _limits(pid)
-    for name in LIMITS:
-        if name in theirs and theirs[name] < ours.get(name, resource.RLIM_INFINITY):
-            yield name.removeprefix("Max ")
+    for name, short in LIMITS.items():
+        if name in theirs and theirs[name] < ours.get(name, math.inf):
+            yield short
 
 
 def _limits(pid: int | str) -> dict[str, float]:

@@ -34,8 +34,11 @@ def fresh(language: Language = "python") -> Program:
     return Program(show, f"{a * b}\n")
 
 
-def holding(language: Language = "python") -> Program:
+def holding(language: Language = "python", *, threads: bool = True) -> Program:
+    """Without threads it is busy for about as long, in what every subset of Python has."""
     program = fresh(language)
+    if not threads and language == "python":
+        return Program(f"{program.text}\nfor number in range(2_000_000):\n    number + 1", program.expected)
     if language == "javascript":
         return Program(f"{program.text}; setTimeout(() => 0, {HOLD_S * 1000})", program.expected)
     extra = 3 + secrets.randbelow(6)

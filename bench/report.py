@@ -130,14 +130,12 @@ def _table_lines(table: Table) -> Iterator[str]:
 
 
 def _who(report: Report) -> Iterator[str]:
-    """Each contender once, with its settings and what was seen around it."""
+    """Each contender once, with its version and settings."""
     told = {one.name: one for outcome in report.outcomes for one in summarise(outcome)}
     if told:
         yield "What each of them is:"
     for one in told.values():
         yield f"  {one.name}: {one.about}"
-        if one.seen:
-            yield f"      seen from outside: {one.seen}"
     yield ""
 
 
@@ -301,15 +299,11 @@ def _case_html(outcome: Outcome) -> list[str]:
         + "".join(f"<th>{name}" for name in columns)
         + "".join(rows)
         + f"</table></div><p class=soft>{_e(_how(outcome, summaries))}</p><dl>",
-        *(f"<dt>{_e(one.name)}<dd>{_e(one.about)}{_seen_html(one)}" for one in summaries),
+        *(f"<dt>{_e(one.name)}<dd>{_e(one.about)}" for one in summaries),
         "</dl>",
         *(_absent_html(one) for one in case.absent),
     ]
     return parts
-
-
-def _seen_html(one: Summary) -> str:
-    return f"<br><span class=soft>Seen from outside: {_e(one.seen)}</span>" if one.seen else ""
 
 
 def _table_html(table: Table) -> str:

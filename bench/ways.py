@@ -56,18 +56,9 @@ class Way:
         return outside.find_by_name(self.process) if self.process else outside.find_by_threads(program)
 
 
-def contender(way: Way, seen: str = "") -> Contender:
-    told = f". It says of itself: {way.reports}" if way.reports else ""
-    return Contender(
-        way.name,
-        way.role,
-        way.about,
-        way.alone,
-        wrong,
-        crowd=way.crowd,
-        fresh=lambda: (fresh(way.language),),
-        seen=seen + told if seen else "",
-    )
+def contender(way: Way) -> Contender:
+    inputs = functools.partial(fresh, way.language)
+    return Contender(way.name, way.role, way.about, way.alone, wrong, crowd=way.crowd, fresh=lambda: (inputs(),))
 
 
 def interpreter() -> str:

@@ -260,7 +260,6 @@ def test_a_plain_interpreter_is_seen_without_any_layer():
     assert seen.seccomp == outside.look("self").seccomp, "ours: NONE outside a container"
     assert (seen.own, seen.limits, seen.cgroup, seen.unreadable) == ((), (), False, ())
     assert seen.capabilities == outside.look("self").capabilities
-    assert "own namespaces: NONE" in seen.line()
 
 
 def test_layers_of_a_sandbox_are_read_from_the_very_process_that_runs_the_program(tmp_path):
@@ -272,7 +271,7 @@ def test_layers_of_a_sandbox_are_read_from_the_very_process_that_runs_the_progra
     assert one.seen.seccomp.startswith("filter")
     assert one.seen.no_new_privs is True
     assert not one.seen.capabilities.strip("0")
-    assert set(one.seen.limits) >= {"open files", "processes"}
+    assert set(one.seen.limits) >= {"files", "processes"}
     assert set(one.seen.own) >= ({"user", "mnt", "pid", "net", "ipc", "uts"} if tier == "full" else set())
     if os.getuid() == 0:
         assert one.seen.uid != 0
@@ -332,7 +331,7 @@ def test_every_case_of_the_sandbox_gives_right_outputs_and_the_tier_is_named(tmp
             timed = [await measure(case.brief(), 1) for case in cases if isinstance(case, Case)]
             return timed, [table for table in cases if isinstance(table, Table)]
 
-    outcomes, [memory] = asyncio.run(run())
+    outcomes, [layers, memory] = asyncio.run(run())
     assert [one.failure for outcome in outcomes for one in outcome.series if one.failure] == []
     names = {"alone", "staggered", "burst", "rate1", "rate2"}
     assert {outcome.case.name for outcome in outcomes} == {f"sandbox.{name}" for name in names}
@@ -341,7 +340,9 @@ def test_every_case_of_the_sandbox_gives_right_outputs_and_the_tier_is_named(tmp
     shown = [one.contender.name for one in alone.series] + [absent.name for absent in alone.case.absent]
     assert {"sandbox.run", "python3 -I -S", "empty process", "bubblewrap + python3", "nothing"} <= set(shown)
     assert len(burst.series[0].rounds[0]) == burst.case.at_once * burst.case.passes
-    assert [row[0] for row in memory.rows][:2] == ["sandbox.run", "python3 -I -S"]
+    for table in (layers, memory):
+        assert [row[0] for row in table.rows][:2] == ["sandbox.run", "python3 -I -S"]
+    assert layers.rows[0][1].startswith("filter")
 
 
 def test_bench_writes_the_same_report_as_text_json_and_page(tmp_path, capsys):
