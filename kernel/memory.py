@@ -37,7 +37,7 @@ import hashlib
 import json
 import math
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict, Unpack
 
@@ -46,6 +46,7 @@ from .base.erasure import Elsewhere, Erased, Proof, prove
 from .base.errors import ArgumentError, Conflict, LimitExceeded, NotFound
 from .base.facts import Added, Hit, Hits, Item, Masked, Similar, item_of, sane, screened, screened_item, trust_of
 from .base.limits import Limits
+from .base.live import Live, Place, live
 from .base.notes import Block
 from .base.pages import Cursor, mark_of, resumed
 from .base.policy import MemoryRules
@@ -160,6 +161,8 @@ ROW = ", ".join(_Row._fields)
 ONE = f"SELECT {ROW} FROM memory WHERE id=? AND principal=?"  # noqa: S608
 SLOT = f"SELECT {ROW} FROM memory WHERE principal=? AND key=? AND retracted_at IS NULL ORDER BY valid_from, n"  # noqa: S608
 
+SLOT_LIVE = SLOT.replace("WHERE", "WHERE superseded_by IS NULL AND")
+
 
 class Memory:
     def __init__(self, *, store: Store, ports: Ports, limits: Limits, rules: MemoryRules = MemoryRules()) -> None:  # noqa: B008
@@ -222,7 +225,11 @@ class Memory:
         ended = [_row_of(tx, author.principal, old) for old in item.supersedes]
         later = None
         if item.key is not None:
-            slot = [_Row(*row) for row in tx.execute(SLOT, (author.principal, item.key))]
+            # Only a date can put the new value behind an old one; without it a slot's long history need not be read.
+            slot = [
+                _Row(*row)
+                for row in tx.execute(SLOT if item.time is not None else SLOT_LIVE, (author.principal, item.key))
+            ]
             if item.time is not None:
                 later = next((row for row in slot if row.dated and row.valid_from > valid_from), None)
             if later is None:
@@ -280,6 +287,12 @@ class Memory:
         """The whole text behind `memory://<id>`, live or history."""
         row = await self._store.read(lambda db: _row_of(db, principal, memory_id))
         return row.text
+
+    def live_in(
+        self, db: sqlite3.Connection, kind: str, *, principal: str = LOCAL, **place: Unpack[Place]
+    ) -> Iterator[Live]:
+        """Live facts of one kind, whole, oldest first."""
+        return live(db, principal, self._now(), kind, **place)
 
     # --- forget
 

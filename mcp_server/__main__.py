@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from agent_kernel.base.errors import HostError, KernelError
-from agent_kernel.base.policy import Folder, Grants
+from agent_kernel.base.policy import MEMORY_PROFILES, Folder, Grants
 
 from .stdio import claim
 
@@ -180,6 +180,14 @@ def _operator_options() -> argparse.ArgumentParser:
     operator.add_argument(
         "--approve-in-host", action="store_true", help="let the model's run_approve answer what waits for a person"
     )
+    operator.add_argument(
+        "--memory-profile",
+        action="append",
+        default=[],
+        choices=MEMORY_PROFILES,
+        help="also serve the tools of another memory server over this one's memory: Anthropic's memory tool, the official"
+        " server-memory (repeat)",
+    )
     operator.add_argument("--agent", metavar="NAME", help="a label for what this connection writes")
     operator.add_argument(
         "--tier", choices=("full", "confined"), help="refuse to start with less (full), or use no more (confined)"
@@ -207,7 +215,7 @@ def _mcp(asked: argparse.Namespace) -> int:
     )
     serve = importlib.import_module("agent_kernel_mcp.serve")
     uvloop = importlib.import_module("uvloop")
-    options = serve.Options(state_folder(asked.state), grants, asked.agent, asked.tier)
+    options = serve.Options(state_folder(asked.state), grants, asked.agent, asked.tier, tuple(asked.memory_profile))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve.serve_stdio(options, source, sink, parent))
     return 0
@@ -356,7 +364,7 @@ def _install(asked: argparse.Namespace) -> int:
 
 def _as_options(asked: argparse.Namespace) -> list[str]:
     options = ["--state", str(Path(asked.state).expanduser().absolute())] if asked.state else []
-    for name in ("folder", "allow_host"):
+    for name in ("folder", "allow_host", "memory_profile"):
         for value in getattr(asked, name):
             options += [f"--{name.replace('_', '-')}", value]
     options += [

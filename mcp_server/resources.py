@@ -4,6 +4,7 @@
     run://{id}             a run as run_get shows it;   run://{id}/steps   its recorded steps
     memory://blocks        the standing notes
     memory://{memory_id}   the whole text of a fact
+    memory://knowledge-graph   entities and relations (memory_graph.py)
     sandbox://...          files and outputs that were kept, and replies that were too long
     skill://...            files of skills
 
@@ -26,6 +27,7 @@ from agent_kernel.base.errors import ArgumentError, KernelError, NotFound
 from agent_kernel.base.ports import LOCAL
 from agent_kernel.skills import Loaded
 
+from .memory_graph import graph_of, pretty
 from .values import compact, wire
 
 __all__ = ["TEMPLATES", "Content", "Part", "decoded", "listed", "read", "read_part", "status"]
@@ -87,6 +89,9 @@ async def read(kernel: Kernel, uri: str) -> Content:
             return _json(uri, await kernel.runs.view(run_id, view="steps"))
         case "memory", ["blocks"]:
             return _json(uri, {"blocks": wire(await kernel.memory.blocks())})
+        case "memory", ["knowledge-graph"]:
+            graph = await kernel.store.read(lambda db: graph_of(kernel.memory, db))
+            return Content(uri, "application/json", pretty(graph.wire()).encode())
         case "memory", [memory_id]:
             return Content(uri, "text/plain", (await kernel.memory.text(memory_id)).encode())
         case "sandbox", _:
@@ -127,12 +132,14 @@ def _character_at(data: bytes, offset: int) -> int:
     return offset
 
 
-async def listed(kernel: Kernel) -> list[tuple[str, str, str, str]]:
-    """(uri, name, description, mime) of what a host may offer: few, and in a stable order."""
+async def listed(kernel: Kernel, *, graph: bool = False) -> list[tuple[str, str, str, str]]:
+    """(uri, name, description, mime) of what a host may offer: few, and in a stable order; the `graph` where its tools are."""
     found = [
         ("kernel://status", "status", "The kernel: isolation, runs, what is shared", "application/json"),
         ("memory://blocks", "standing notes", "Notes that hold for every conversation", "application/json"),
     ]
+    if graph:
+        found.append(("memory://knowledge-graph", "knowledge graph", "Entities and relations", "application/json"))
     runs = await kernel.runs.list(limit=20)
     found += [
         (f"run://{run['run_id']}", run.get("name") or run["run_id"], f"Run, {run['status']}", "application/json")

@@ -41,6 +41,7 @@ class Options:
     grants: Grants = field(default_factory=Grants)
     agent: str | None = None
     tier: str | None = None
+    memory_profiles: tuple[str, ...] = ()
 
 
 async def serve_stdio(options: Options, source: int, sink: int, parent: int) -> None:
@@ -59,7 +60,7 @@ async def serve_stdio(options: Options, source: int, sink: int, parent: int) -> 
         stop_watching = watch_parent(parent, connection.ended)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, connection.ended)
-        server = build(kernel)
+        server = build(kernel, (*kernel.policy.memory.profiles, *options.memory_profiles))
         try:
             await server.run(connection.incoming, connection.outgoing, server.create_initialization_options())
         finally:

@@ -22,7 +22,7 @@ import contextlib
 import logging
 import math
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -42,7 +42,9 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
 from . import resources
-from .tools import DEFAULT_WAIT_S, TOOLS, Call, Tool, named, waited
+from .foreign import Said, Worded
+from .profiles import tools_of
+from .tools import DEFAULT_WAIT_S, Call, Tool, named, waited
 from .values import compact, fitted, wire, with_cut_outputs
 
 __all__ = ["build"]
@@ -57,8 +59,8 @@ MESSAGE_CHARS_MAX = 4000
 Context = ServerRequestContext[Any, Any]
 
 
-def build(kernel: Kernel) -> Server[Any]:
-    face = Face(kernel)
+def build(kernel: Kernel, memory_profiles: Iterable[str] = ()) -> Server[Any]:
+    face = Face(kernel, tools_of(memory_profiles))
     server: Server[Any] = Server(
         "agent-kernel",
         version=version("agent-kernel"),
@@ -145,21 +147,25 @@ class Face:
     """The handlers of one connection."""
 
     kernel: Kernel
+    tools: tuple[Tool, ...]
     closed_forms: set[str] = field(default_factory=set)
     """Items whose form the person closed without an answer: not shown again by itself."""
     asking: set[str] = field(default_factory=set)
     """Items whose form is on the screen, for another call that waits for the same run."""
 
     async def list_tools(self, ctx: Context, params: types.PaginatedRequestParams) -> types.ListToolsResult:
-        return types.ListToolsResult(tools=_LISTED, ttl_ms=3_600_000, cache_scope="public")
+        return types.ListToolsResult(
+            tools=[listed(tool) for tool in self.tools], ttl_ms=3_600_000, cache_scope="public"
+        )
 
     async def call_tool(
         self, ctx: Context, params: types.CallToolRequestParams
     ) -> types.CallToolResult | types.InputRequiredResult:
+        tool: Tool | None = None
         try:
             if isinstance(ctx.request, KernelError):
                 return failure(ctx.request)
-            tool = named(params.name)
+            tool = named(params.name, self.tools)
             arguments = tool.convert(params.arguments or {})
             self._check_time(ctx, tool, arguments)
             value = await self._serve(ctx, params, tool, arguments)
@@ -167,12 +173,12 @@ class Face:
                 return value
             return await self._success(tool, value)
         except KernelError as error:
-            return failure(error)
+            return failure(error, tool)
         except MCPError:
             raise
         except Exception as error:  # the tool boundary: a bug of ours costs one call
             log.exception("%s failed", params.name)
-            return failure(KernelFault.of(error))
+            return failure(KernelFault.of(error), tool)
 
     def _check_time(self, ctx: Context, tool: Tool, arguments: Mapping[str, Any]) -> None:
         most = self.kernel.policy.limits.wait_s_max
@@ -292,6 +298,11 @@ class Face:
     # --- replies
 
     async def _success(self, tool: Tool, value: Any) -> types.CallToolResult:
+        if isinstance(value, Worded):
+            blocks: list[Any] = [
+                types.TextContent(type="text", text=part) for part in (value.text, value.note) if part is not None
+            ]
+            return types.CallToolResult(content=blocks, structured_content=value.structured)
         if isinstance(value, resources.Content):
             return self._with_images({"uri": value.uri, "mime": value.mime, "size_bytes": len(value.data)}, [value])
         reply = wire(value)
@@ -337,7 +348,7 @@ class Face:
     # --- resources
 
     async def list_resources(self, ctx: Context, params: types.PaginatedRequestParams) -> types.ListResourcesResult:
-        found = await resources.listed(self.kernel)
+        found = await resources.listed(self.kernel, graph=any(tool.name == "read_graph" for tool in self.tools))
         return types.ListResourcesResult(
             resources=[
                 types.Resource(uri=uri, name=name, description=description, mime_type=mime)
@@ -500,25 +511,28 @@ def advised(reply: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {**reply, "next": advice}
 
 
-def failure(error: KernelError) -> types.CallToolResult:
+def failure(error: KernelError, tool: Tool | None = None) -> types.CallToolResult:
+    """Where the tool lists an output schema only the text: clients check structured content against it in a refusal too."""
     told = error.to_wire()
     if len(told["message"]) > MESSAGE_CHARS_MAX:
         told["message"] = (
             f"{told['message'][: MESSAGE_CHARS_MAX // 2]} [...] {told['message'][-MESSAGE_CHARS_MAX // 4 :]}"
         )
+    text = told["message"] if isinstance(error, Said) else f"{told['code']}: {told['message']}"
     return types.CallToolResult(
-        content=[types.TextContent(type="text", text=f"{told['code']}: {told['message']}")],
-        structured_content={"error": told},
+        content=[types.TextContent(type="text", text=text)],
+        structured_content=None if tool is not None and tool.output_schema else {"error": told},
         is_error=True,
     )
 
 
-_LISTED = [
-    types.Tool(
+def listed(tool: Tool) -> types.Tool:
+    return types.Tool(
         name=tool.name,
         title=tool.title,
         description=tool.description,
         input_schema=tool.input_schema,
+        output_schema=tool.output_schema,
         annotations=types.ToolAnnotations(
             title=tool.title,
             read_only_hint=tool.reads,
@@ -527,5 +541,3 @@ _LISTED = [
             open_world_hint=tool.open_world,
         ),
     )
-    for tool in TOOLS
-]

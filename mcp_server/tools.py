@@ -18,7 +18,7 @@ import dataclasses
 import difflib
 import json
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,7 @@ from agent_kernel.base.limits import Limits
 from . import resources
 from .transport import strict
 
-__all__ = ["TOOLS", "Call", "Tool", "named", "waited"]
+__all__ = ["CHANNEL", "TOOLS", "Call", "Tool", "named", "waited"]
 
 Schema = Mapping[str, Any]
 
@@ -62,6 +62,10 @@ class Tool:
     """The reply is a run: a person may be asked for what it waits for."""
     sandboxed: bool = False
     """The reply is a sandbox's result: what the kernel knows of it goes beside it."""
+    output_schema: Mapping[str, Any] | None = None
+    """Listed with the tool, so that clients check replies against it. Only where another tool that is stood in for has one."""
+    ignores_unknown: bool = False
+    """Arguments that it does not know are left out, as the tool does that it stands in for."""
 
     @property
     def input_schema(self) -> dict[str, Any]:
@@ -73,6 +77,8 @@ class Tool:
     def convert(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments under their names, checked; absent ones are absent."""
         known = {**self.parameters, **self.accepted}
+        if self.ignores_unknown:
+            given = _known_part(given, {"type": "object", "properties": known})
         for name in given:
             if name not in known:
                 raise _unknown(self.name, name, self.parameters)
@@ -89,17 +95,27 @@ class Tool:
         return taken
 
 
-def named(name: str) -> Tool:
+def named(name: str, tools: Sequence[Tool] | None = None) -> Tool:
     """The tool of that name; KernelError with the nearest one."""
-    for tool in TOOLS:
+    tools = TOOLS if tools is None else tools
+    for tool in tools:
         if tool.name == name:
             return tool
     raise ArgumentError(
-        "tool.unknown", f"There is no tool {name[:80]!r}.{_nearest(name, [tool.name for tool in TOOLS])}"
+        "tool.unknown", f"There is no tool {name[:80]!r}.{_nearest(name, [tool.name for tool in tools])}"
     )
 
 
 # --- checking
+
+
+def _known_part(value: Any, schema: Schema) -> Any:
+    if isinstance(value, dict) and "properties" in schema:
+        known = schema["properties"]
+        return {name: _known_part(inner, known[name]) for name, inner in value.items() if name in known}
+    if isinstance(value, list) and "items" in schema:
+        return [_known_part(inner, schema["items"]) for inner in value]
+    return value
 
 
 def _unknown(where: str, name: str, known: Mapping[str, Schema]) -> KernelError:

@@ -97,7 +97,7 @@ async def _scan(store: Store, principal: str, pieces: Sequence[bytes], texts: in
 
 
 def _pieces(gone: Sequence[Erased]) -> list[bytes]:
-    texts = sorted({row.text for row in gone}, key=len, reverse=True)[:TEXTS_MAX]
+    texts = sorted({row.text for row in gone if row.text.strip()}, key=len, reverse=True)[:TEXTS_MAX]
     forms = {
         form.encode()
         for text in texts

@@ -33,6 +33,8 @@ TRUST = ("web", "tool", "guest", "agent", "user")
 """Least first; the index is what is stored. By channel: a page, another server's tool, code in a sandbox, the model, a person."""
 
 FIELDS = ("text", "key", "kind", "conversation", "speaker", "time", "tags", "source", "supersedes", "expires_at")
+MAY_BE_EMPTY = ("file", "observation", "relation")
+"""Kinds that are laid out for other tools' clients, which may store nothing under a name."""
 YEARS = (datetime(1, 1, 2, tzinfo=UTC).timestamp(), datetime(9999, 12, 31, tzinfo=UTC).timestamp())
 
 
@@ -114,7 +116,7 @@ def item_of(given: Mapping[str, Any], number: int, limits: Limits) -> Item:
             hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(FIELDS)}."
             raise ArgumentError("argument.unknown", f"{where} has no field {name!r}. {hint}")
     text = given.get("text")
-    if not isinstance(text, str) or not text.strip():
+    if not isinstance(text, str) or not (text.strip() or given.get("kind") in MAY_BE_EMPTY):
         raise ArgumentError("argument.invalid", f"{where}.text must be a text that is not empty.")
     sane(text, f"{where}.text", None)
     size = len(text.encode())

@@ -8,6 +8,7 @@
     [memory]
     secrets = "refuse"                                  or "mask", "allow": what is done with keys and passwords in what is stored
     quarantine = ["web", "tool"]                        channels whose facts a person must release before they are found; none
+    profiles = ["anthropic"]                            tools of other memory servers, served over this memory
     [limits]                                            any field of limits.py
     memory_mb_max = 2048
 
@@ -28,9 +29,10 @@ from .errors import HostError
 from .facts import TRUST
 from .limits import Limits
 
-__all__ = ["Folder", "Grants", "MemoryRules", "Policy", "load_policy"]
+__all__ = ["MEMORY_PROFILES", "Folder", "Grants", "MemoryRules", "Policy", "load_policy"]
 
 SECRETS = ("refuse", "mask", "allow")
+MEMORY_PROFILES = ("anthropic", "server-memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +66,11 @@ class Grants:
 
 @dataclass(frozen=True, slots=True)
 class MemoryRules:
-    """What may be stored, and what of it is found at once."""
+    """What may be stored, what of it is found at once, and by which other tools."""
 
     secrets: str = "refuse"
     quarantine: frozenset[str] = frozenset()
+    profiles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +117,9 @@ def load_policy(path: Path) -> Policy:
 
 
 def _memory(path: Path, table: dict[str, Any]) -> MemoryRules:
-    _check(path, table, {"secrets": str, "quarantine": list})
+    _check(path, table, {"secrets": str, "quarantine": list, "profiles": list})
     secrets, quarantine = table.get("secrets", "refuse"), table.get("quarantine", [])
+    profiles = table.get("profiles", [])
     if secrets not in SECRETS:
         raise HostError("config.invalid", f"{path}: memory.secrets is {secrets!r}; it is one of {', '.join(SECRETS)}.")
     for name in quarantine:
@@ -123,7 +127,12 @@ def _memory(path: Path, table: dict[str, Any]) -> MemoryRules:
             raise HostError(
                 "config.invalid", f"{path}: memory.quarantine names {name!r}; the channels are {', '.join(TRUST)}."
             )
-    return MemoryRules(secrets, frozenset(quarantine))
+    for name in profiles:
+        if name not in MEMORY_PROFILES:
+            raise HostError(
+                "config.invalid", f"{path}: memory.profiles names {name!r}; there are {', '.join(MEMORY_PROFILES)}."
+            )
+    return MemoryRules(secrets, frozenset(quarantine), tuple(profiles))
 
 
 def _limits(path: Path, table: dict[str, Any]) -> Limits:
