@@ -183,13 +183,15 @@ def _layers(looks: Sequence[Look]) -> Table:
         if seen is None:
             rows.append((one.way.name, "ended unseen", *["?"] * 6))
             continue
-        capabilities = seen.capabilities if seen.capabilities.strip("0") else "none"
+        held = int(seen.capabilities, 16).bit_count() if seen.capabilities != "unreadable" else "unreadable"
         privileges = {True: "none new", False: "may gain", None: "unreadable"}[seen.no_new_privs]
         own = " ".join(seen.own) or "none"
         unread = f" (unreadable: {' '.join(seen.unreadable)})" if seen.unreadable else ""
         limits = " ".join(seen.limits) or "none"
         cgroup = {True: "own", False: "ours", None: "unreadable"}[seen.cgroup]
-        rows.append((one.way.name, seen.seccomp, privileges, capabilities, str(seen.uid), own + unread, limits, cgroup))
+        rows.append(
+            (one.way.name, seen.seccomp, privileges, str(held or "none"), str(seen.uid), own + unread, limits, cgroup)
+        )
     told = [f"{one.way.name} says of itself: {one.way.reports}." for one in looks if one.way.reports]
     return Table(
         "sandbox.layers",

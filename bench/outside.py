@@ -82,7 +82,7 @@ def look(pid: int) -> Seen:
             unreadable.append(f"{name} namespace")
         elif theirs != ours:
             own.append(name)
-    mode = {"0": "NONE", "1": "strict", "2": "filter"}.get(status.get("Seccomp", ""), "unreadable")
+    mode = {"0": "none", "1": "strict", "2": "filter"}.get(status.get("Seccomp", ""), "unreadable")
     count = status.get("Seccomp_filters", "0")
     cgroup = _read(f"/proc/{pid}/cgroup")
     if not status:

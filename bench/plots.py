@@ -18,7 +18,7 @@ from .units import duration, times
 
 __all__ = ["by_round", "cumulative", "distribution", "intervals"]
 
-_WIDE, _LEFT, _RIGHT, _ROW = 920, 180, 165, 34
+_WIDE, _LEFT, _RIGHT, _ROW = 960, 180, 200, 34
 
 
 def intervals(alive: Sequence[tuple[Sequence[Sequence[int]], Summary]]) -> str:
@@ -78,7 +78,7 @@ def distribution(alive: Sequence[tuple[Sequence[Sequence[int]], Summary]]) -> st
         curves.append((percentile(sorted(samples), 0.5), samples, one, look))
     curves.sort(key=lambda curve: curve[0])
     scale = _Log(min(min(curve[1]) for curve in curves), max(max(curve[1]) for curve in curves))
-    top, high = 12, max(220, 24 + 17 * len(curves))
+    top, high = 12, max(300, 24 + 17 * len(curves))
 
     def y(share: float) -> float:
         return high - (high - top) * share

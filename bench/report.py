@@ -219,20 +219,22 @@ def _case_document(outcome: Outcome) -> dict[str, Any]:
 
 _STYLE = """
 :root { --ink:#1b1f24; --soft:#5b6570; --line:#d9dee3; --page:#ffffff; --card:#f6f7f9; --subject:#2458d3; --control:#7a8490; --peer:#b4590a; --bad:#b3261e }
+.c0 { --c:#2458d3 } .c1 { --c:#7a8490 } .c2 { --c:#b4590a } .c3 { --c:#1b7f5a } .c4 { --c:#8e3ab5 } .c5 { --c:#b3261e } .c6 { --c:#0e7c97 } .c7 { --c:#8a7400 }
 @media (prefers-color-scheme: dark) { :root { --ink:#e6e9ec; --soft:#9aa4ae; --line:#353c44; --page:#14171a; --card:#1c2126;
-  --subject:#7aa2ff; --control:#8f99a4; --peer:#e59a4e; --bad:#ff8a80 } }
-body { margin:0 auto; max-width:62rem; padding:2rem 1.2rem; background:var(--page); color:var(--ink); font:15px/1.5 system-ui, sans-serif }
+  --subject:#7aa2ff; --control:#8f99a4; --peer:#e59a4e; --bad:#ff8a80 }
+  .c0 { --c:#7aa2ff } .c1 { --c:#8f99a4 } .c2 { --c:#e59a4e } .c3 { --c:#5cc49c } .c4 { --c:#cb93e6 } .c5 { --c:#ff8a80 } .c6 { --c:#5bc4de } .c7 { --c:#d8c04f } }
+body { margin:0 auto; max-width:70rem; padding:2rem 1.2rem; background:var(--page); color:var(--ink); font:15px/1.5 system-ui, sans-serif }
 h1 { font-size:1.5rem; margin:0 } h2 { font-size:1.1rem; margin:2.4rem 0 .2rem } p { margin:.3rem 0 } .soft, th, figcaption { color:var(--soft) }
 dl { display:grid; grid-template-columns:max-content 1fr; gap:.1rem 1rem } dt { color:var(--soft) } dd { margin:0 }
 .scroll { overflow-x:auto } table { border-collapse:collapse; width:100%; font-variant-numeric:tabular-nums }
 th, td { text-align:right; padding:.25rem .6rem; border-bottom:1px solid var(--line); white-space:nowrap; font-weight:normal }
 th:first-child, td:first-child { text-align:left } td.subject { color:var(--subject); font-weight:600 } td.peer { color:var(--peer) }
+.facts td { white-space:normal; vertical-align:top }
 .doubt { background:var(--card); border-left:3px solid var(--peer); padding:.4rem .8rem; margin:.4rem 0 } .bad { color:var(--bad); font-weight:600 }
 figure { margin:1rem 0; } svg { width:100%; height:auto; display:block } svg text { font:12px system-ui, sans-serif; fill:var(--ink) } svg .soft { fill:var(--soft) }
 .grid { stroke:var(--line) } .subject { --role:var(--subject) } .control { --role:var(--control) } .peer { --role:var(--peer) }
 .box { fill:var(--role); opacity:.35 } .whisker { stroke:var(--role); stroke-width:1.5 } .mid { stroke:var(--role); stroke-width:3 } .dot { fill:var(--role); opacity:.22 }
 .curve { fill:none; stroke-width:1.6; stroke:var(--c) } .curve.subject { stroke-width:3 } .swatch { stroke:var(--c) }
-.c0 { --c:#2458d3 } .c1 { --c:#7a8490 } .c2 { --c:#b4590a } .c3 { --c:#1b7f5a } .c4 { --c:#8e3ab5 } .c5 { --c:#b3261e } .c6 { --c:#0e7c97 } .c7 { --c:#8a7400 }
 .trace { fill:none; stroke:var(--role); stroke-width:1.5 } .point { fill:var(--role) } code { background:var(--card); padding:.05rem .3rem }
 """
 
@@ -288,11 +290,13 @@ def _case_html(outcome: Outcome) -> list[str]:
     ]
     parts = [f"<h2>{_e(case.question)}</h2><p class=soft>{_e(case.name)}. {_e(case.note)}</p>"]
     if alive:
-        near = [one for _, one in alive if one.ratio is None or one.ratio > 0.02]  # a no-op would press the rest flat
+        near = [
+            pair for pair in alive if pair[1].role != "control" or (pair[1].ratio or 1) > 0.02
+        ]  # a no-op presses flat
         shown = [(plots.intervals(alive), f"{_INTERVALS} x: to <b>{_e(case.base)}</b>.")]
         if not case.slice_s:
-            shown.append((plots.distribution(alive), _DISTRIBUTION))
-        shown.append((plots.by_round(near), _ROUNDS))
+            shown.append((plots.distribution(near), _DISTRIBUTION))
+        shown.append((plots.by_round([one for _, one in near]), _ROUNDS))
         parts += [f"<figure>{plot}<figcaption>{text}</figcaption></figure>" for plot, text in shown]
     parts += [
         "<div class=scroll><table><tr><th>"
@@ -311,7 +315,7 @@ def _table_html(table: Table) -> str:
     body = "<tr>".join(rows)
     return (
         f"<h2>{_e(table.question)}</h2><p class=soft>{_e(table.name)}. {_e(table.note)}</p>"
-        f"<div class=scroll><table><tr class=soft>{head}<tr>{body}</table></div>"
+        f"<div class=scroll><table class=facts><tr class=soft>{head}<tr>{body}</table></div>"
     )
 
 

@@ -18,6 +18,9 @@ def duration(micros: float | None) -> str:
 
 
 def times(value: float | None) -> str:
+    """Small ones as a fraction: a fortieth is read more easily than 0.0250."""
     if value is None:
         return "-"
-    return f"{value:.0f}" if value >= 100 else f"{value:.2f}" if value >= 0.1 else f"{value:.4f}"
+    if value < 0.1:
+        return f"1/{1 / value:.0f}" if value > 0 else "0"
+    return f"{value:.0f}" if value >= 100 else f"{value:.2f}"

@@ -18,7 +18,7 @@ from agent_kernel_bench.plots import cumulative
 from agent_kernel_bench.questions import fresh, holding
 from agent_kernel_bench.report import Report, as_html, as_json, as_text, failures
 from agent_kernel_bench.survey import Table
-from agent_kernel_bench.units import duration
+from agent_kernel_bench.units import duration, times
 from agent_kernel_bench.ways import Failed, Way, command, contender
 
 
@@ -143,6 +143,14 @@ def test_durations_are_shown_with_three_digits_and_a_unit(micros, shown):
     assert duration(micros) == shown
 
 
+@pytest.mark.parametrize(
+    ("ratio", "shown"),
+    [(123.4, "123"), (1.9, "1.90"), (0.1, "0.10"), (0.0251, "1/40"), (1 / 47, "1/47"), (None, "-")],
+)
+def test_ratios_are_shown_as_a_factor_or_as_a_fraction(ratio, shown):
+    assert times(ratio) == shown
+
+
 def test_host_facts_are_read_and_a_memory_file_system_is_doubted(tmp_path):
     host = look(tmp_path)
     assert host.cpus >= 1
@@ -257,7 +265,7 @@ def test_the_distribution_has_a_point_for_each_value_and_ends_at_all():
 
 def test_a_plain_interpreter_is_seen_without_any_layer():
     seen = asyncio.run(bench_sandbox.look_at(plain_python())).seen
-    assert seen.seccomp == outside.look("self").seccomp, "ours: NONE outside a container"
+    assert seen.seccomp == outside.look("self").seccomp, "ours: none outside a container"
     assert (seen.own, seen.limits, seen.cgroup, seen.unreadable) == ((), (), False, ())
     assert seen.capabilities == outside.look("self").capabilities
 
