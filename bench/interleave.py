@@ -63,6 +63,8 @@ class Contender:
     """n at once, where that is one act of its own; otherwise n calls of `crowd` are started together."""
     crowd: Callable[..., Awaitable[Any]] | None = None
     """`once` for a caller who has others to serve, where `once` itself would block them."""
+    alone: str = ""
+    """Why several at once cannot be asked of it."""
     fresh: Callable[[], tuple[Any, ...]] = tuple
 
 
@@ -107,7 +109,8 @@ class Series:
     contender: Contender
     rounds: list[list[int]] = field(default_factory=list)
     bursts: list[int] = field(default_factory=list)
-    """Duration of each start-to-last-end, for `at_once` above one."""
+    """From the first start to the last end, of turns of several calls."""
+    answered: int = 0
     answers: list[tuple[Any, tuple[Any, ...]]] = field(default_factory=list)
     """Each output with the input that it answers."""
     failure: str | None = None
@@ -213,7 +216,7 @@ def _summary(one: Series, base_medians: list[float]) -> Summary:
         ratio=statistics.median(ratios) if ratios else None,
         ratio_low=ratios[0] if ratios else None,
         ratio_high=ratios[-1] if ratios else None,
-        per_second=len(every) / seconds,
+        per_second=one.answered / seconds,
         failure=one.failure,
         left_out=one.left_out,
     )
@@ -226,6 +229,9 @@ def _rotated(series: Sequence[Series], by: int) -> Iterator[Series]:
 
 async def _warm_up(one: Series, case: Case, turns: int) -> None:
     """Outputs are checked, times are not kept; but they tell which peer is too slow to be asked often."""
+    if case.at_once > 1 and one.contender.alone:
+        one.left_out = one.contender.alone
+        return
     if one.contender.role == "peer":
         alone = dataclasses.replace(case, at_once=1, slice_s=0.0)
         taken: list[int] = []
@@ -248,6 +254,7 @@ async def _turn(one: Series, case: Case, samples: list[int] | None) -> None:
     calls = 1 if case.slice_s else case.at_once
     given = [act.fresh() for _ in range(calls)]
     try:
+        began = time.perf_counter_ns()
         if case.slice_s:
             answers, taken = await _slice(act, case)
         elif case.at_once == 1:
@@ -261,31 +268,39 @@ async def _turn(one: Series, case: Case, samples: list[int] | None) -> None:
             answers = list(zip(outputs, given, strict=True))
         else:
             answers, taken = await _crowd(act, case, given)
+        lasted = time.perf_counter_ns() - began
     except Exception as problem:  # noqa: BLE001  (whatever a contender raises is its result)
         one.failure = f"{type(problem).__name__}: {problem}"
         return
     one.answers.extend(answers)
     if samples is not None:
         samples.extend(taken)
-        if case.at_once > 1 and not case.slice_s and not case.spaced_s:
-            one.bursts.append(max(taken))
+        one.answered += len(answers)
+        if case.at_once > 1 or case.slice_s:
+            one.bursts.append(lasted)
 
 
 async def _crowd(
     act: Contender, case: Case, given: Sequence[tuple[Any, ...]]
 ) -> tuple[list[tuple[Any, tuple[Any, ...]]], list[int]]:
-    """All at once, or one each `spaced_s`. The clock of each starts when it was due, so a caller held up is charged to it."""
+    """All at once, or one each `spaced_s`. The clock of each starts when it was due, so a caller held up is charged to it.
+
+    Between two starts the loop looks at what has arrived: some contenders hold it up for as long as a process takes to start.
+    """
     ask = act.crowd or act.once
     started = time.perf_counter_ns()
 
-    async def one(number: int, inputs: tuple[Any, ...]) -> tuple[Any, int]:
-        due = started + int(number * case.spaced_s * 1e9)
-        if case.spaced_s:
-            await asyncio.sleep(max(0.0, (due - time.perf_counter_ns()) / 1e9))
+    async def one(due: int, inputs: tuple[Any, ...]) -> tuple[Any, int]:
+        since = min(due, time.perf_counter_ns())  # a timer may fire a little early
         output = await ask(*inputs)
-        return output, time.perf_counter_ns() - due
+        return output, time.perf_counter_ns() - since
 
-    done = await asyncio.gather(*(one(number, inputs) for number, inputs in enumerate(given)))
+    calls = []
+    for number, inputs in enumerate(given):
+        due = started + int(number * case.spaced_s * 1e9)
+        await asyncio.sleep(max(0.0, (due - time.perf_counter_ns()) / 1e9))
+        calls.append(asyncio.ensure_future(one(due, inputs)))
+    done = await asyncio.gather(*calls)
     return [(output, inputs) for (output, _), inputs in zip(done, given, strict=True)], [taken for _, taken in done]
 
 

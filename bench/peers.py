@@ -264,7 +264,15 @@ async def _codex(folder: Path, pin: Pin, stack: AsyncExitStack) -> Way:  # noqa:
     argv = [str(binary), "sandbox", "--"]
     about = f"codex {pin.version} sandbox -- python3: its native binary without the npm script, its default profile"
     environment = {"CODEX_HOME": str(home), "HOME": str(Path.home())}
-    return command(pin.peer, "peer", about, lambda program: [*argv, *bare_python(program)], environment=environment)
+    single = "of 100 commands that start together some remove links in their common home that others need, and fail"
+    return command(
+        pin.peer,
+        "peer",
+        about,
+        lambda program: [*argv, *bare_python(program)],
+        environment=environment,
+        single=single,
+    )
 
 
 async def _sandbox_runtime(folder: Path, pin: Pin, stack: AsyncExitStack) -> Way:
@@ -344,19 +352,26 @@ class _Http:
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def ask(self, program: Program) -> str:
-        connection = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
-        reader, writer = connection
         body = program.text.encode()
-        writer.write(b"POST / HTTP/1.1\r\nHost: bench\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        length = next(
-            (int(line.partition(":")[2]) for line in head.split("\r\n") if line.startswith("content-length:")), -1
-        )
-        answer = await reader.readexactly(length) if length >= 0 else await _chunks(reader)
-        if not head.startswith("http/1.1 200"):
+        request = b"POST / HTTP/1.1\r\nHost: bench\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        while self._idle:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):  # it was idle for too long
+                return await self._round(self._idle.pop(), request)
+        return await self._round(await asyncio.open_connection("127.0.0.1", self._port), request)
+
+    async def _round(self, connection: tuple[asyncio.StreamReader, asyncio.StreamWriter], request: bytes) -> str:
+        reader, writer = connection
+        try:
+            writer.write(request)
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            lengths = [line for line in head.split("\r\n") if line.startswith("content-length:")]
+            answer = await (reader.readexactly(int(lengths[0].split(":")[1])) if lengths else _chunks(reader))
+        except BaseException:
             writer.close()
-            raise Failed(f"{head.splitlines()[0]}: {answer.decode(errors='replace')[-300:]}")
+            raise
         self._idle.append(connection)
+        if not head.startswith("http/1.1 200"):
+            raise Failed(f"{head.splitlines()[0]}: {answer.decode(errors='replace')[-300:]}")
         return answer.decode()
 
     def close(self) -> None:

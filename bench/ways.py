@@ -45,6 +45,8 @@ class Way:
     alone: Ask
     crowd: Ask
     language: Language = "python"
+    single: str = ""
+    """Why several at once cannot be asked of it."""
     process: str = ""
     """Name of the process that runs the program, where it cannot make itself known by its threads."""
     reports: str = ""
@@ -58,7 +60,9 @@ class Way:
 
 def contender(way: Way) -> Contender:
     inputs = functools.partial(fresh, way.language)
-    return Contender(way.name, way.role, way.about, way.alone, wrong, crowd=way.crowd, fresh=lambda: (inputs(),))
+    return Contender(
+        way.name, way.role, way.about, way.alone, wrong, crowd=way.crowd, alone=way.single, fresh=lambda: (inputs(),)
+    )
 
 
 def interpreter() -> str:
