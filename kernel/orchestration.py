@@ -133,12 +133,18 @@ class Runs:
             raise Overloaded(
                 f"{self._limits.queue_max} runs wait for a place already. Try again in a second.", retry_after_s=1.0
             )
-        row, replayed = await self._store.write(lambda tx: self._journal.create_in(tx, new))
+        row, replayed = await self._store.write(lambda tx: self._created(tx, new))
         if not replayed:
             self._begin(row)
         if wait_s:
             await self._wait(row.run_id, principal, wait_s, _needs_nobody)
         return Handle(self, row.run_id, principal, replayed=replayed)
+
+    def _created(self, tx: Transaction, new: NewRun) -> tuple[RunRow, bool]:
+        row, replayed = self._journal.create_in(tx, new)
+        if not replayed:
+            self._sandbox.check_works()
+        return row, replayed
 
     def _new(
         self, principal: str, *, program: str | None, skill: str | None, given: Any, name: str | None = None, key: str | None = None,
@@ -534,8 +540,8 @@ class Runs:
             row = await self._store.read(lambda db: self._journal.row(db, rid))
         finally:
             del self._tasks[rid]
-        if row.ended_at is None and not row.paused and row.detail != "diverged":
-            self._begin(row)
+        if row.ended_at is None and not row.paused and row.detail != "diverged" and self._sandbox.tier != "none":
+            self._begin(row)  # where no code can be run it stays as it is, for a kernel that can
 
     def _begin(self, row: RunRow) -> None:
         if row.rid in self._programs or self._closing:

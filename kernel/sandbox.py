@@ -37,7 +37,7 @@ from typing import Any, Protocol, Self
 from urllib.parse import quote
 
 from .base import filter as syscalls
-from .base import payloads
+from .base import payloads, system
 from .base.cell import Bounds, Cell, Ended, Place, Spawn, Usage
 from .base.census import tasks_of_uid
 from .base.errors import ArgumentError, Denied, GuestError, HostError, LimitExceeded, NotFound
@@ -195,6 +195,9 @@ class Sandbox:
                     " Share a folder that does not, or move the state with --state.",
                 )
         self = cls(store, ports, limits, policy, scheduler)
+        if not system.ISOLATES:
+            self.refusals.append(system.NO_SANDBOX)
+            return self
         try:
             self._filters = {name: syscalls.compile_filter(name) for name in FILTERS}
         except HostError as error:
@@ -387,13 +390,17 @@ class Sandbox:
         cell.abandon()
         self._cells.discard(cell)
 
-    async def _living_zygote(self) -> Zygote:
+    def check_works(self) -> None:
+        """Raises `sandbox.unavailable` where no code is run."""
         if self.tier == "none":
             raise HostError(
                 "sandbox.unavailable",
                 f"No code is run on this host, since it cannot be isolated. {' '.join(self.refusals)}"
                 " `agent-kernel doctor` shows each layer and the line that gets it.",
             )
+
+    async def _living_zygote(self) -> Zygote:
+        self.check_works()
         async with self._restarting:
             if self._zygote is None or not self._zygote.alive:
                 if self._zygote is not None:
@@ -594,6 +601,8 @@ def _mime(path: str) -> str:
 
 def probe() -> Report:
     """Each layer tried by itself, then the tier found as a kernel would find it. Blocking; not from inside an event loop."""
+    if not system.ISOLATES:
+        return Report("none", (), (), (system.NO_SANDBOX,))
     found = probe_layers(interpreters()[0])
     tiers = asyncio.run(_trial())
     layers = tuple(LayerReport(name, works, detail) for name, works, detail in found)

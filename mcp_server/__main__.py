@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from agent_kernel.base import system
 from agent_kernel.base.errors import HostError, KernelError
 from agent_kernel.base.policy import MEMORY_PROFILES, Folder, Grants
 
@@ -39,6 +40,7 @@ ELSEWHERE = {
     "bench": ("agent_kernel_bench.__main__", "bench"),
 }
 """Verbs with a command line of their own: module, and the extra that its dependencies are in."""
+NEED_SANDBOXES = ("demo", "bench")
 
 
 Ask = Callable[..., Any]
@@ -46,12 +48,6 @@ Ask = Callable[..., Any]
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if sys.platform != "linux":
-        print(
-            f"agent-kernel: host.unsupported: Sandboxes need Linux, this is {sys.platform}. Use a Linux machine or VM.",
-            file=sys.stderr,
-        )
-        return 1
     try:
         if arguments[:1] and arguments[0] in ELSEWHERE:
             return _elsewhere(arguments[0], arguments[1:])
@@ -214,15 +210,16 @@ def _mcp(asked: argparse.Namespace) -> int:
         approve_in_host=asked.approve_in_host,
     )
     serve = importlib.import_module("agent_kernel_mcp.serve")
-    uvloop = importlib.import_module("uvloop")
     options = serve.Options(state_folder(asked.state), grants, asked.agent, asked.tier, tuple(asked.memory_profile))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=system.event_loop()) as runner:
         runner.run(serve.serve_stdio(options, source, sink, parent))
     return 0
 
 
 def _elsewhere(verb: str, arguments: list[str]) -> int:
     module, extra = ELSEWHERE[verb]
+    if verb in NEED_SANDBOXES and not system.ISOLATES:
+        raise HostError("host.unsupported", f"`agent-kernel {verb}` runs sandboxes. {system.NO_SANDBOX}")
     try:
         part = importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -22,11 +22,11 @@ import json
 import logging
 import os
 import socket
-import struct
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from agent_kernel.base import system
 from agent_kernel.base.errors import ArgumentError, HostError, KernelError, KernelFault
 
 __all__ = ["Control", "ask"]
@@ -38,7 +38,6 @@ VERSION = 1
 LINE_BYTES_MAX = 1 << 20
 PATIENCE_S = 10.0
 ANSWER_S = 60.0
-SUN_PATH_MAX = 107
 
 Serve = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
 
@@ -47,7 +46,7 @@ Serve = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
 def _address(folder: Path) -> Iterator[str]:
     """A path to the socket that is short enough, valid inside the block."""
     path = str(folder / NAME)
-    if len(os.fsencode(path)) <= SUN_PATH_MAX:
+    if len(os.fsencode(path)) <= system.SUN_PATH_MAX or not system.ISOLATES:
         yield path
         return
     fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -91,7 +90,7 @@ class Control:
 def _connection(serve: Serve) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            if _peer_uid(writer) == os.geteuid():
+            if _peer_uid(writer) == system.uid():
                 async with asyncio.timeout(PATIENCE_S):
                     line = await reader.readline()
                 async with asyncio.timeout(ANSWER_S):
@@ -129,13 +128,13 @@ def _not_understood(why: str) -> KernelError:
 
 
 def _peer_uid(writer: asyncio.StreamWriter) -> int:
-    sock = writer.get_extra_info("socket")
-    _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(uid)
+    return system.peer_uid(writer.get_extra_info("socket"))
 
 
 def ask(folder: Path, op: str, **fields: Any) -> Any:
     """Ask the kernel that runs on `folder`; None when none listens there."""
+    if not system.CONTROL_SOCKETS:
+        return None
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(PATIENCE_S + ANSWER_S)
         try:

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from agent_kernel.base import system
 from agent_kernel.base.store import NETWORK_FILE_SYSTEMS, file_system_of
 from agent_kernel.sandbox import probe
 
@@ -37,7 +38,7 @@ def examine(state: Path) -> dict[str, Any]:
             "system": f"{platform.system()} {platform.release()}",
             "machine": platform.machine(),
             "python": platform.python_version(),
-            "uid": os.geteuid(),
+            "uid": system.uid(),
         },
         "sandbox": sandbox,
         "checks": checks,
@@ -86,7 +87,7 @@ def _folder(state: Path) -> dict[str, Any]:
 
 def _packages() -> list[dict[str, Any]]:
     found = []
-    for name in ("mcp", "pydantic", "aiosqlite", "uvloop", "orjson", "pyseccomp", "PyYAML"):
+    for name in system.PACKAGES:
         try:
             found.append(_check(name, importlib.metadata.version(name), fine=True))
         except importlib.metadata.PackageNotFoundError:

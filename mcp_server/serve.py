@@ -14,7 +14,6 @@ If the process dies instead, the lock falls with it, the socket file is stale, a
 import asyncio
 import importlib
 import logging
-import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from agent_kernel import Kernel
+from agent_kernel.base import system
 from agent_kernel.base.errors import ArgumentError
 from agent_kernel.base.policy import Grants, load_policy
 
@@ -53,12 +53,14 @@ async def serve_stdio(options: Options, source: int, sink: int, parent: int) -> 
     importing = asyncio.ensure_future(asyncio.to_thread(_import_face))
     async with Kernel.open(options.state, grants=grants, tier=options.tier) as kernel:
         build, wire_of = await importing
-        control = await Control.open(
-            kernel.store.folder, lambda op, request: answer(kernel, op, request, options.agent)
-        )
+        control = None
+        if system.CONTROL_SOCKETS:
+            control = await Control.open(
+                kernel.store.folder, lambda op, request: answer(kernel, op, request, options.agent)
+            )
         connection = wire_of(source, sink, kernel.policy.limits)
         stop_watching = watch_parent(parent, connection.ended)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in system.END_SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, connection.ended)
         server = build(kernel, (*kernel.policy.memory.profiles, *options.memory_profiles))
         try:
@@ -66,7 +68,8 @@ async def serve_stdio(options: Options, source: int, sink: int, parent: int) -> 
         finally:
             stop_watching()
             await connection.close()
-            control.close()
+            if control is not None:
+                control.close()
 
 
 def _import_face() -> tuple[Any, Any]:

@@ -10,17 +10,17 @@ Nothing is written, so there is nothing to lose when the process dies.
 """
 
 import asyncio
-import fcntl
 import os
 from collections.abc import Callable
+
+from agent_kernel.base import system
 
 __all__ = ["claim", "watch_parent"]
 
 
 def claim() -> tuple[int, int]:
     """Take the wire off the standard descriptors; returns the private ones (input, output), which no child inherits."""
-    source = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3)
-    sink = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3)
+    source, sink = system.duplicate(0), system.duplicate(1)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     try:
@@ -39,8 +39,10 @@ def watch_parent(parent: int, gone: Callable[[], None]) -> Callable[[], None]:
     """
     loop = asyncio.get_running_loop()
     try:
-        fd = os.pidfd_open(parent)
-    except OSError:  # it is gone already; or there are no pidfds (before Linux 5.3), and only the end of input tells
+        fd = system.pidfd(parent)
+    except (
+        OSError
+    ):  # it is gone already; or there are no pidfds (before Linux 5.3, elsewhere), and only the end of input tells
         if os.getppid() != parent:
             loop.call_soon(gone)
         return lambda: None

@@ -19,7 +19,6 @@ lines of code, replies not yet written are lost and nothing else: everything dur
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import math
 import os
@@ -32,6 +31,7 @@ from typing import Any, Self
 
 import anyio
 import orjson
+from agent_kernel.base import system
 from agent_kernel.base.errors import ArgumentError, KernelError, LimitExceeded, Overloaded
 from agent_kernel.base.limits import Limits
 from mcp.shared.message import ServerMessageMetadata, SessionMessage
@@ -459,9 +459,9 @@ class Outgoing:
         self._room = asyncio.Event()
         self._room.set()
         self.broken = False
-        self._flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-        if self._polled:
-            fcntl.fcntl(fd, fcntl.F_SETFL, self._flags | os.O_NONBLOCK)
+        self._blocks = self._polled and os.get_blocking(fd)
+        if self._blocks:
+            os.set_blocking(fd, False)
 
     # What the SDK calls
 
@@ -517,8 +517,9 @@ class Outgoing:
 
     def close(self) -> None:
         self._watch(wanted=False)
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(self._fd, fcntl.F_SETFL, self._flags)  # the description may be shared with other processes
+        if self._blocks:
+            with contextlib.suppress(OSError):
+                os.set_blocking(self._fd, True)
         os.close(self._fd)
 
     def _write(self) -> None:
@@ -568,4 +569,4 @@ def _dumped(wire: Any) -> bytes:
 
 def _is_polled(fd: int) -> bool:
     mode = os.fstat(fd).st_mode
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+    return system.POLLS_PIPES and (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode))

@@ -295,7 +295,9 @@ def test_while_events_cannot_be_written_they_wait_and_then_nothing_more_is_start
         with pytest.raises(HostError, match=r"state\.disk_full"):
             await audit.flush()
         for _ in range(3):
-            with pytest.raises(HostError, match=r"state\.audit_behind: 8 events .* failed: state\.disk_full") as caught:
+            with pytest.raises(
+                HostError, match=r"sandbox\.audit_behind: 8 events .* failed: state\.disk_full"
+            ) as caught:
                 act(audit)
         assert caught.value.retryable
         broken.clear()

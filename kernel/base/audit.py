@@ -15,7 +15,7 @@ Guarantees
 2. Append-only: UPDATE is refused by the table, DELETE of all but what a `retention` event names. When more than `audit_events_max` are
    kept the oldest go, with such an event in the same transaction: how far, and the digest that the chain goes on from.
 3. What cannot be written is not lost silently: events wait in memory, and when `audit_waiting_max` of them do, nothing more is started
-   (`state.audit_behind`). Refusals past that are counted; their number is the event `lost`.
+   (`sandbox.audit_behind`). Refusals past that are counted; their number is the event `lost`.
 4. `page` gives a principal its own events only. Numbers are those of the whole chain: it can tell how many others there were.
 
 What the chain proves: that nothing was damaged, edited, removed or put in between by accident or a clumsy hand. Whoever can write the
@@ -192,12 +192,12 @@ class Audit:
     # --- the path of a call: no await, no disk
 
     def begin(self, op: str, origin: Origin, **facts: Any) -> Operation:
-        """Raises `state.audit_behind` where what happens could not be recorded."""
+        """Raises `sandbox.audit_behind` where what happens could not be recorded."""
         if len(self._waiting) + len(self._open) >= self.limits.audit_waiting_max:
             self._refused += 1
             why = "" if self.failure is None else f" The last write failed: {self.failure}"
             raise HostError(
-                "state.audit_behind",
+                "sandbox.audit_behind",
                 f"{len(self._waiting)} events of the audit wait to be written, so no sandbox is started or read.{why}"
                 " Try again in a second; if it stays, see to the disk of the state folder.",
                 retryable=True,

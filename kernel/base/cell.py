@@ -23,13 +23,12 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
-from fcntl import F_ADD_SEALS, fcntl
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..cell.frames import Frame, FrameTooLong, Reader
-from . import census, workspace
+from . import census, system, workspace
 from .errors import GuestError
 from .limits import Limits
 from .output import Stream
@@ -380,7 +379,7 @@ class Cell:
             signal.pidfd_send_signal(self._birth.pidfd, signal.SIGKILL)
 
 
-_REASONS: dict[int | None, str] = {signal.SIGXFSZ: "files", signal.SIGXCPU: "cpu"}
+_REASONS = system.by_signal(SIGXFSZ="files", SIGXCPU="cpu")
 
 
 def _pair(kind: int) -> tuple[socket.socket, socket.socket]:
@@ -398,7 +397,7 @@ def _stdin(data: bytes) -> int:
         view = memoryview(data)
         while view:
             view = view[os.write(memory, view) :]
-        fcntl(memory, F_ADD_SEALS, ALL_SEALS)
+        system.fcntl.fcntl(memory, system.fcntl.F_ADD_SEALS, ALL_SEALS)
         return os.open(f"/proc/self/fd/{memory}", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(memory)

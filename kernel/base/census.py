@@ -18,10 +18,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
+from .system import sysconf
+
 __all__ = ["Census", "census", "channels", "exact_memory", "tasks_of_uid"]
 
-PAGE = os.sysconf("SC_PAGESIZE")
-TICKS = os.sysconf("SC_CLK_TCK")
+PAGE = sysconf("SC_PAGESIZE")
+TICKS = sysconf("SC_CLK_TCK")
 FILE_PAGES_FREE = (24 << 20) // PAGE
 PIPE_BYTES = 64 << 10
 CHANNELS_FREE = 128

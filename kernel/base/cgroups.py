@@ -32,13 +32,14 @@ If this process dies the groups stay, empty when the leashes have ended the sand
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
+
+from .system import fcntl
 
 __all__ = ["Counted", "Group", "Groups", "Most", "Unavailable"]
 

@@ -26,7 +26,6 @@ aiosqlite: a whole batch is one callable on its thread (`Connection._execute`); 
 
 import asyncio
 import contextlib
-import fcntl
 import hashlib
 import os
 import shlex
@@ -40,6 +39,7 @@ from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
 
 import aiosqlite
 
+from . import system
 from .errors import HostError, KernelError
 from .limits import Limits
 from .ports import Ports
@@ -323,11 +323,11 @@ def _checked_folder(folder: Path) -> Path:
         raise HostError("state.link", f"{folder} is a symbolic link. Name the real folder with --state.")
     if not stat.S_ISDIR(facts.st_mode):
         raise HostError("state.not_a_folder", f"{folder} is not a folder. Name a folder with --state.")
-    if facts.st_uid != os.geteuid():
+    if not system.ours(facts):
         raise HostError(
             "state.not_ours", f"{folder} belongs to uid {facts.st_uid}, not to us. Name another with --state."
         )
-    if facts.st_mode & 0o022:
+    if system.open_to_others(facts) & 0o022:
         raise HostError("state.not_private", f"Others may write {folder}. Run: chmod 700 {folder}")
     kind = file_system_of(folder)
     if kind.startswith(NETWORK_FILE_SYSTEMS):
@@ -336,7 +336,7 @@ def _checked_folder(folder: Path) -> Path:
             f"{folder} is on {kind}, which has no reliable locks and no shared memory for SQLite's log."
             " Name a folder on a local disk with --state.",
         )
-    if facts.st_mode & 0o077:
+    if system.open_to_others(facts):
         folder.chmod(0o700)
     return folder
 
@@ -363,14 +363,15 @@ def file_system_of(folder: Path, mountinfo: str | None = None) -> str:
 def _take_lock(folder: Path) -> int:
     path = folder / "lock"
     try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | system.flags("O_CLOEXEC", "O_NOFOLLOW"), 0o600)
     except OSError as error:
         raise HostError(
             "state.read_only", f"{path} cannot be written: {error.strerror}. Name another folder with --state."
         ) from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        system.lock(lock)
     except OSError:
+        os.lseek(lock, 0, os.SEEK_SET)
         owner = os.read(lock, 32).decode(errors="replace").strip() or "unknown"
         os.close(lock)
         raise HostError(
@@ -379,7 +380,8 @@ def _take_lock(folder: Path) -> int:
             retryable=True,
         ) from None
     os.ftruncate(lock, 0)
-    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    os.lseek(lock, 0, os.SEEK_SET)
+    os.write(lock, str(os.getpid()).encode())
     return lock
 
 

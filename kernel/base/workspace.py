@@ -22,6 +22,7 @@ from typing import NamedTuple
 from .errors import ArgumentError, LimitExceeded
 from .limits import Limits
 from .output import harmless
+from .system import flags
 
 __all__ = ["Found", "Usage", "checked_files", "checked_path", "collect", "usage"]
 
@@ -172,7 +173,7 @@ def _everything(folder: int, depth: int, entries: _Budget) -> Iterator[os.stat_r
                     os.close(below)
 
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER = flags("O_RDONLY", "O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC")
 
 
 def _entries(folder: int, entries: _Budget) -> Iterator[tuple[str, os.stat_result]]:
