@@ -219,6 +219,8 @@ class Runs:
             return row, {"run_id": row.run_id, "status": row.status, view: found}
 
         row, shown = await self._store.read(query)
+        if shown.get("status") == "working" and self._sandbox.tier == "none":
+            shown["detail"] = "no_sandbox"
         if view == "steps":
             shown["steps"] = sorted(shown["steps"] + self._steps_in_flight(row), key=lambda step: step["n"])
         return shown
