@@ -97,7 +97,9 @@ def test_calls_at_once_are_counted_each_from_the_common_start():
     assert len(samples) == 10
     assert samples[:5] == sorted(samples[:5])
     assert len(outcome.series[0].bursts) == 2
-    assert all(burst >= max(five) for burst, five in zip(outcome.series[0].bursts, (samples[:5], samples[5:])))
+    assert all(
+        burst >= max(five) for burst, five in zip(outcome.series[0].bursts, (samples[:5], samples[5:]), strict=True)
+    )
     assert summarise(outcome)[0].per_second == pytest.approx(10 / (sum(outcome.series[0].bursts) / 1e9))
 
 
