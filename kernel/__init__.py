@@ -70,8 +70,10 @@ __all__ = [
     "Ports",
     "Result",
     "Status",
+    "open_memory",
 ]
 
+MIGRATIONS = (JOURNAL, MEMORY, SKILLS, AUDIT)
 __version__ = "0.1.0"
 """As in pyproject.toml. Asking the installed metadata for it would be a quarter of this import."""
 
@@ -128,8 +130,7 @@ class Kernel:
         async with AsyncExitStack() as closing:  # what was opened last is closed first
             scheduler = Scheduler(slots=limits.slots, queue_max=limits.queue_max)
             closing.push_async_callback(scheduler.close)
-            migrations = [JOURNAL, MEMORY, SKILLS, AUDIT]
-            store = await Store.open(folder, ports=ports, limits=limits, migrations=migrations, spawn=scheduler.spawn)
+            store = await Store.open(folder, ports=ports, limits=limits, migrations=MIGRATIONS, spawn=scheduler.spawn)
             closing.push_async_callback(store.close)
             audit = Audit(store, ports, limits)
             await audit.open(scheduler.spawn, version=__version__, pid=os.getpid())
@@ -162,3 +163,17 @@ class Kernel:
             commits=self.store.commits,
             uptime_s=self.ports.clock.monotonic() - self.opened_at,
         )
+
+
+@asynccontextmanager
+async def open_memory(path: str | Path) -> AsyncIterator[tuple[Store, Memory, Limits]]:
+    """Memory alone, for work on it from a terminal: no sandbox is started, and no run goes on meanwhile."""
+    ports, policy = Ports.real(), load_policy(Path(path) / "config.toml")
+    async with AsyncExitStack() as closing:
+        scheduler = Scheduler(slots=policy.limits.slots, queue_max=policy.limits.queue_max)
+        closing.push_async_callback(scheduler.close)
+        store = await Store.open(
+            Path(path), ports=ports, limits=policy.limits, migrations=MIGRATIONS, spawn=scheduler.spawn
+        )
+        closing.push_async_callback(store.close)
+        yield store, Memory(store=store, ports=ports, limits=policy.limits, rules=policy.memory), policy.limits

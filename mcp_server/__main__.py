@@ -7,6 +7,7 @@
     items          what waits for a person;  approve ITEM, deny ITEM: the answer
     install HOST   the config entry for an MCP host, printed or written
     skill validate whether skill folders are valid, load, and may be published
+    memory import  memories of other servers and files (memory_cli.py)
     demo, conformance, bench    the tour, the suite, the measurements (`agent-kernel VERB --help`)
 
 State folder: --state, else AGENT_KERNEL_HOME, else XDG_STATE_HOME/agent-kernel, else ~/.local/state/agent-kernel. Nothing is
@@ -30,17 +31,22 @@ from agent_kernel.base import system
 from agent_kernel.base.errors import HostError, KernelError
 from agent_kernel.base.policy import MEMORY_PROFILES, Folder, Grants
 
+from .places import state_folder
 from .stdio import claim
 
 __all__ = ["main", "state_folder"]
 
 ELSEWHERE = {
+    "memory": ("agent_kernel_mcp.memory_cli", ""),
     "demo": ("agent_kernel_mcp.tour", ""),
     "conformance": ("agent_kernel_conformance.__main__", ""),
     "bench": ("agent_kernel_bench.__main__", "bench"),
 }
 """Verbs with a command line of their own: module, and the extra that its dependencies are in."""
 NEED_SANDBOXES = ("demo", "bench")
+ELSEWHERE_HELP = {
+    "memory": "take memories over from elsewhere", "demo": "the tour", "conformance": "the suite", "bench": "the measurements",
+}  # fmt: skip
 
 
 Ask = Callable[..., Any]
@@ -61,19 +67,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
-
-
-def state_folder(given: str | None, environ: Mapping[str, str] = os.environ) -> Path:
-    if given:
-        return Path(given).expanduser().absolute()
-    if environ.get("AGENT_KERNEL_HOME"):
-        return Path(environ["AGENT_KERNEL_HOME"]).expanduser().absolute()
-    if environ.get("XDG_STATE_HOME"):
-        return Path(environ["XDG_STATE_HOME"]).absolute() / "agent-kernel"
-    try:
-        return Path.home() / ".local/state/agent-kernel"
-    except RuntimeError:
-        raise HostError("state.no_home", "There is no home folder. Name a state folder with --state.") from None
 
 
 # --- the command line
@@ -132,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument("--json", action="store_true", help="one JSON object a line")
     validate.set_defaults(act=_validate)
     for name in ELSEWHERE:
-        verbs.add_parser(name, help={"demo": "the tour", "conformance": "the suite", "bench": "the measurements"}[name])
+        verbs.add_parser(name, help=ELSEWHERE_HELP[name])
     return parser
 
 

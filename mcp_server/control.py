@@ -1,7 +1,7 @@
 """The control socket: how `agent-kernel items`, `approve`, `deny` and `status` reach a kernel that is running.
 
     STATE/control    unix stream socket, 0600, in a folder that is 0700
-    request          one JSON line {"v": 1, "op": "items" | "approve" | "deny" | "status", "item_id"?, "note"?}
+    request          one JSON line {"v": 1, "op": "items" | "approve" | "deny" | "status" | "memory_import", ...}
     reply            one JSON line {"ok": value} or {"error": {code, message, fault, retryable}}
 
 It is the person's way in, beside the client that may have caused what is asked. Sandboxes cannot reach it: they may not create
@@ -35,7 +35,8 @@ log = logging.getLogger("agent_kernel.control")
 
 NAME = "control"
 VERSION = 1
-LINE_BYTES_MAX = 1 << 20
+LINE_BYTES_MAX = 4 << 20
+"""A memory of 256 KiB takes six times that in JSON when it is all control characters."""
 PATIENCE_S = 10.0
 ANSWER_S = 60.0
 

@@ -110,7 +110,8 @@ class Writer:
         self.items_max = items_max
         """Of one `add_in`."""
         self.more = more
-        """Fields for every fact that is stored: a source, a time."""
+        """Fields for every fact that is stored: a source."""
+        self.added = self.known = 0
 
     def create_entities(self, entities: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Those that were not there."""
@@ -139,6 +140,20 @@ class Writer:
             added = [text for text, is_new in zip(contents, new, strict=True) if is_new]
             results.append({"entityName": name, "addedObservations": added})
         return results
+
+    def merge(self, entity: Mapping[str, Any]) -> str | None:
+        """An entity from elsewhere: what is here already stays, the rest is added. What could not be taken over, in words."""
+        if self.create_entities([entity]):
+            return None
+        self.known += 1
+        self.add_observations([{"entityName": entity["name"], "contents": entity["observations"]}])
+        node = self._node(entity["name"])
+        kind = (node.tag("type") or "") if node else ""
+        return (
+            None
+            if kind == entity["entityType"]
+            else f"the entity is here as {kind!r}; the type {entity['entityType']!r} is left"
+        )
 
     def create_relations(self, relations: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         """Those that were not there; their ends need not be."""
@@ -187,7 +202,10 @@ class Writer:
         added = []
         for start in range(0, len(all_items), self.items_max):
             added += self.memory.add_in(self.tx, all_items[start : start + self.items_max], trust=self.trust)
-        return [not one.duplicate for one in added]
+        new = [not one.duplicate for one in added]
+        self.added += sum(new)
+        self.known += len(new) - sum(new)
+        return new
 
     def _retract(self, ids: Sequence[str]) -> None:
         if ids:
