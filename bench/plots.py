@@ -50,7 +50,7 @@ def intervals(alive: Sequence[tuple[Sequence[Sequence[int]], Summary]]) -> str:
             f"<rect class=box x={scale(one.p25):.1f} y={y - 7} width={max(1.0, scale(p75) - scale(one.p25)):.1f} height=14 rx=2 />"
         )
         parts.append(f"<line class=mid x1={scale(one.p50):.1f} x2={scale(one.p50):.1f} y1={y - 9} y2={y + 9} />")
-        label = duration(one.p50) + (f"  ×{times(one.ratio)}" if one.ratio is not None else "")
+        label = duration(one.p50) + (f"   x {times(one.ratio)}" if one.ratio is not None else "")
         parts.append(f"<text x={_WIDE - _RIGHT + 12} y={y + 4:.1f}>{_e(label)}</text></g>")
     parts.append("</svg>")
     return "".join(parts)

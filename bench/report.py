@@ -228,7 +228,7 @@ h1 { font-size:1.5rem; margin:0 } h2 { font-size:1.1rem; margin:2.4rem 0 .2rem }
 dl { display:grid; grid-template-columns:max-content 1fr; gap:.1rem 1rem } dt { color:var(--soft) } dd { margin:0 }
 .scroll { overflow-x:auto } table { border-collapse:collapse; width:100%; font-variant-numeric:tabular-nums }
 th, td { text-align:right; padding:.25rem .6rem; border-bottom:1px solid var(--line); white-space:nowrap; font-weight:normal }
-th:first-child, td:first-child { text-align:left } td.subject { color:var(--subject); font-weight:600 } td.peer { color:var(--peer) }
+th:first-child, td:first-child { text-align:left } td.subject { color:var(--subject); font-weight:600 } td.peer { color:var(--peer) } td[colspan] { text-align:left }
 .facts td { white-space:normal; vertical-align:top }
 .doubt { background:var(--card); border-left:3px solid var(--peer); padding:.4rem .8rem; margin:.4rem 0 } .bad { color:var(--bad); font-weight:600 }
 figure { margin:1rem 0; } svg { width:100%; height:auto; display:block } svg text { font:12px system-ui, sans-serif; fill:var(--ink) } svg .soft { fill:var(--soft) }
@@ -296,7 +296,8 @@ def _case_html(outcome: Outcome) -> list[str]:
         shown = [(plots.intervals(alive), f"{_INTERVALS} x: to <b>{_e(case.base)}</b>.")]
         if not case.slice_s:
             shown.append((plots.distribution(near), _DISTRIBUTION))
-        shown.append((plots.by_round([one for _, one in near]), _ROUNDS))
+        if outcome.rounds > 1:
+            shown.append((plots.by_round([one for _, one in near]), _ROUNDS))
         parts += [f"<figure>{plot}<figcaption>{text}</figcaption></figure>" for plot, text in shown]
     parts += [
         "<div class=scroll><table><tr><th>"

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import subprocess
 import sys
 import time
 from contextlib import AsyncExitStack
@@ -289,6 +290,20 @@ def test_layers_of_a_sandbox_are_read_from_the_very_process_that_runs_the_progra
         assert one.seen.uid != 0
         assert one.memory.processes == 2, "the guest and its init"
         assert one.memory.pss_bytes > one.memory.private_dirty_bytes > 0
+
+
+def test_the_process_that_is_looked_at_is_the_one_that_runs_the_program_and_no_later_one():
+    program = holding()
+    argv = [sys.executable, "-u", "-I", "-S", "-c"]
+    with subprocess.Popen([*argv, program.text], stdout=subprocess.PIPE) as runs:
+        assert runs.stdout.readline() == program.expected.encode()
+        with subprocess.Popen([*argv, "input(1)"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as later:
+            assert later.stdout.read(1) == b"1"
+            found = None
+            while found is None and runs.poll() is None:
+                found = outside.find_by_threads(program)
+            later.communicate(b"\n")
+    assert found == runs.pid
 
 
 def test_a_program_that_ends_unseen_is_said_to_be_unseen():
