@@ -17,6 +17,7 @@ Between two turns of `alone` there is a pause, so that the tearing down of one (
 is not charged to the next. In the other cases there is none: a caller that never pauses pays for it.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -34,7 +35,7 @@ from agent_kernel.scheduler import Scheduler
 from . import peers as others
 from .controls import empty_process, nothing, plain_python
 from .interleave import Absent, Case
-from .outside import Memory, Seen, descendants, look, name_of, seen_while, tree_of, weigh
+from .outside import Memory, Seen, descendants, look, seen_while, weigh, whole_of, worlds
 from .questions import Program, holding
 from .survey import Table
 from .ways import Failed, Way, contender
@@ -62,8 +63,9 @@ async def cases(folder: Path, *, peers: Path | None) -> AsyncIterator[list[Case 
         found = [await others.bubblewrap(), *(await others.ways(peers, stack) if peers is not None else [])]
         present = [one for one in found if isinstance(one, Way)]
         absent = [one for one in found if isinstance(one, Absent)]
+        parked = _parked()
         looks = [await look_at(way) for way in (ours(sandbox), plain_python(), *present)]
-        yield [*_cases(looks, absent, _note(sandbox)), _layers(looks), _memory(looks)]
+        yield [*_cases(looks, absent, _note(sandbox)), _layers(looks), _memory(looks, parked)]
 
 
 def _cases(looks: Sequence[Look], absent: Sequence[Absent], note: str) -> list[Case]:
@@ -141,13 +143,7 @@ def ours(sandbox: Sandbox) -> Way:
         return result.stdout
 
     about = f"agent-kernel, tier {sandbox.tier}: full CPython {sandbox.python}, a fresh process for each call, nothing of it used again"
-    return Way("sandbox.run", "subject", about, ask, ask, reports=", ".join(sandbox.layers), above=_zygotes)
-
-
-def _zygotes() -> set[int]:
-    """Children of ours that fork the sandboxes: what is below one of them is a sandbox."""
-    own = {pid for pid in descendants(os.getpid()) if "zygote.main" in name_of(pid)}
-    return {os.getpid(), *(pid for pid in own if not any(pid in descendants(other) for other in own))}
+    return Way("sandbox.run", "subject", about, ask, ask, reports=", ".join(sandbox.layers))
 
 
 def _note(sandbox: Sandbox) -> str:
@@ -160,10 +156,11 @@ def _note(sandbox: Sandbox) -> str:
 
 async def look_at(way: Way) -> Look:
     program = holding(way.language, threads=not way.process)
+    before = descendants(os.getpid())
 
     def act(pid: int) -> tuple[Seen, Memory | None]:
         try:
-            memory = weigh(tree_of(pid, way.above()))
+            memory = weigh(whole_of(pid, before))
         except OSError:
             memory = None
         return look(pid), memory
@@ -203,14 +200,20 @@ def _layers(looks: Sequence[Look]) -> Table:
     )
 
 
-def _memory(looks: Iterable[Look]) -> Table:
+def _parked() -> list[Memory]:
+    """Sandboxes that wait for a program; nothing else is in a pid namespace below us yet."""
+    found = []
+    for pids in worlds().values():
+        with contextlib.suppress(OSError):
+            found.append(weigh(pids))
+    return sorted(found, key=lambda one: one.pss_bytes)
+
+
+def _memory(looks: Iterable[Look], parked: Sequence[Memory]) -> Table:
     rows = []
-    for one in looks:
-        cells = ["unreadable"] * 3
-        if one.memory is not None:
-            sizes = (one.memory.pss_bytes, one.memory.private_dirty_bytes)
-            cells = [str(one.memory.processes), *(f"{size / 2**20:.1f} MB" for size in sizes)]
-        rows.append((one.way.name, *cells))
+    if parked:
+        rows.append((f"parked sandbox, median of {len(parked)}", *_cells(parked[len(parked) // 2])))
+    rows += [(one.way.name, *_cells(one.memory)) for one in looks]
     return Table(
         "sandbox.memory",
         "A program that waits: what its whole tree of processes weighs",
@@ -218,3 +221,10 @@ def _memory(looks: Iterable[Look]) -> Table:
         rows,
         "PSS shares a common page out among those who have it; private dirty is what one more of them costs.",
     )
+
+
+def _cells(memory: Memory | None) -> tuple[str, ...]:
+    if memory is None:
+        return ("unreadable",) * 3
+    sizes = (memory.pss_bytes, memory.private_dirty_bytes)
+    return (str(memory.processes), *(f"{size / 2**20:.1f} MB" for size in sizes))

@@ -1,7 +1,8 @@
 """What can be seen of a process from outside, in /proc: its layers and its memory. Nothing here is told by the process itself.
 
-    find(before, program)      the process that runs a holding program (questions.py): a descendant of ours with its number of threads
+    find_by_threads(program)   the process that runs a holding program (questions.py): a descendant of ours with its number of threads
     look(pid)                  seccomp, no_new_privs, capabilities, uid, namespaces, limits, cgroup; each beside our own
+    whole_of(pid, before)      all processes of its sandbox
     weigh(pids)                PSS and private dirty memory, summed
 
 Guarantees
@@ -28,10 +29,10 @@ __all__ = [
     "find_by_name",
     "find_by_threads",
     "look",
-    "name_of",
     "seen_while",
-    "tree_of",
     "weigh",
+    "whole_of",
+    "worlds",
 ]
 
 NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time")
@@ -123,13 +124,26 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
-def tree_of(leaf: int, above: Collection[int]) -> set[int]:
-    """`leaf`, what it stands on down from one of `above`, and everything below that: a whole sandbox."""
+def whole_of(leaf: int, before: Collection[int]) -> set[int]:
+    """A sandbox by one of its processes: what shares its pid namespace, and what was started for it (was not there before)."""
     parents = _parents()
-    top = leaf
-    while parents.get(top, 0) > 1 and parents[top] not in above:
-        top = parents[top]
-    return {top, *descendants(top)}
+    whole = {leaf, *descendants(leaf), *worlds().get(_inode(leaf, "pid") or "", ())}
+    above = parents.get(leaf, 0)
+    while above in parents and above != os.getpid() and above not in before:
+        whole |= {above, *descendants(above)}
+        above = parents[above]
+    return whole
+
+
+def worlds() -> dict[str, set[int]]:
+    """Processes below ours in pid namespaces that are not ours, by namespace: each of ours is a sandbox, parked or running."""
+    found: dict[str, set[int]] = {}
+    ours = _inode("self", "pid")
+    for pid in descendants(os.getpid()):
+        inode = _inode(pid, "pid")
+        if inode is not None and inode != ours:
+            found.setdefault(inode, set()).add(pid)
+    return found
 
 
 def find_by_threads(program: Program) -> int | None:
@@ -139,11 +153,6 @@ def find_by_threads(program: Program) -> int | None:
 
 def find_by_name(name: str) -> int | None:
     return _newest(lambda status: status["Name"].startswith(name))
-
-
-def name_of(pid: int) -> str:
-    """The command line that it was exec'd with."""
-    return _read(f"/proc/{pid}/cmdline").replace("\0", " ")
 
 
 def _newest(fits: Callable[[dict[str, str]], bool]) -> int | None:

@@ -51,8 +51,6 @@ class Way:
     """Name of the process that runs the program, where it cannot make itself known by its threads."""
     reports: str = ""
     """Layers as it tells of itself; shown as such."""
-    above: Callable[[], set[int]] = lambda: {os.getpid()}
-    """Processes that stay: what lies below them in a run is the sandbox."""
 
     def find(self, program: Program) -> int | None:
         return outside.find_by_name(self.process) if self.process else outside.find_by_threads(program)
