@@ -250,7 +250,7 @@ class Cell:
             await self._judge(seen)
             if now >= disk_due:
                 few = len(seen.pages) <= LOOKED_AT_HERE
-                look = partial(census.channels, seen.pages)
+                look = partial(census.unseen, seen.pages, self._bounds.memory_bytes, own_network=self._scratch < 0)
                 self._channel_bytes = look() if few else await asyncio.to_thread(look)
                 await self._judge_disk(list(seen.pages))
                 disk_due = now + max(WATCH_DISK_S, 10 * (self._clock.monotonic() - now))

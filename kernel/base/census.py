@@ -7,27 +7,36 @@ Memory is the sum of resident pages of all processes, less the first FILE_PAGES_
 interpreter are shared. Pages shared after a fork are counted for each process that maps them: on the high side, never on the low.
 `exact_memory` divides those among their holders, for the moment when the estimate is over a limit: it walks page tables.
 
-`channels` is what sockets and pipes may hold of the host's memory: no figure of a process counts that. It is the most that each may
-hold, since what it does hold is nowhere to be read.
+`unseen` is host memory that no figure of a process shows: what sockets and pipes may hold (the most that each may, since what it does hold
+is nowhere to be read), watches of epoll, locks of files, mappings and page tables. One process has little of it; sixty have gigabytes.
+
+CPU is the sum over processes that live, what their reaped children used, and what init reaped. Who ignores SIGCHLD takes the time of
+children with it that began and ended between two looks: only a cgroup counts those (cgroups.py).
 
 A process that dies while it is read counts as nothing.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
 from .system import sysconf
 
-__all__ = ["Census", "census", "channels", "exact_memory", "tasks_of_uid"]
+__all__ = ["Census", "census", "exact_memory", "tasks_of_uid", "unseen"]
 
 PAGE = sysconf("SC_PAGESIZE")
 TICKS = sysconf("SC_CLK_TCK")
 FILE_PAGES_FREE = (24 << 20) // PAGE
 PIPE_BYTES = 64 << 10
 CHANNELS_FREE = 128
-"""So many descriptors of a tree are not looked at one by one."""
+"""So many sockets and pipes of a tree are not counted: their bytes are in the noise, and a pool of workers has them."""
+DESCRIPTORS_FREE, PROCESSES_FREE = 8, 4
+"""Trees so small are not looked into: most have one process and four descriptors, and cannot hold much through them."""
+WATCH_BYTES, LOCK_BYTES, MAPPING_BYTES = 192, 256, 320
+DESCRIBED_BYTES_MAX, LOCKS_TEXT_BYTES_MAX = 1 << 20, 1 << 18
+"""Of what the system writes about one descriptor. Four thousand locks of one file write more; a database holds five."""
+NO_END = 1 << 60
 
 
 class Census(NamedTuple):
@@ -42,15 +51,16 @@ def census(init: int) -> Census:
     tasks, ticks = 0, 0
     pages: dict[int, int] = {}
     waiting = _children(init)[1]
+    with suppress(OSError, ValueError, IndexError):
+        ticks = sum(map(int, _after_name(init)[13:15]))
     while waiting:
         pid = waiting.pop()
         count, children = _children(pid)
         waiting += children
         with suppress(OSError, ValueError, IndexError):
             resident, of_files = _fields(f"/proc/{pid}/statm")[1:3]
-            stat = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+            ticks += sum(map(int, _after_name(pid)[11:15]))  # own and reaped children's, user and system
             pages[pid] = int(resident) - min(int(of_files), FILE_PAGES_FREE)
-            ticks += sum(map(int, stat[11:15]))  # own and reaped children's, user and system
             tasks += count
     return Census(tasks, sum(pages.values()) * PAGE, ticks / TICKS, pages)
 
@@ -69,19 +79,73 @@ def exact_memory(seen: Census) -> int:
     return total
 
 
-def channels(pids: Iterable[int]) -> int:
-    names: list[str] = []
-    for pid in pids:
-        with suppress(OSError):
-            names += (f"/proc/{pid}/fd/{name}" for name in os.listdir(f"/proc/{pid}/fd"))
-    if len(names) <= CHANNELS_FREE:
-        return 0
-    held = set()
+def unseen(pids: Collection[int], most: int, *, own_network: bool) -> int:
+    """Counting ends above `most`. `own_network`: the sockets of their network namespace are all theirs, and count also where no descriptor names them: a connection
+    that nobody has accepted holds what was sent, and its sender may be gone.
+    """
+    sockets = _sockets_of_namespace(pids) if own_network else 0
+    names = [f"{pid}/fd/{name}" for pid in pids for name in _list(f"/proc/{pid}/fd")]
+    if len(names) <= DESCRIPTORS_FREE and len(pids) <= PROCESSES_FREE:
+        return _channels(sockets, 0)
+    held: set[str] = set()
+    total = 0
     for name in names:
         with suppress(OSError):
-            held.add(os.readlink(name))
-    sockets, pipes = (sum(one.startswith(kind) for one in held) for kind in ("socket:", "pipe:"))
+            what = os.readlink(f"/proc/{name}")
+            held.add(what)
+            if what == "anon_inode:[eventpoll]" or (what[0] == "/" and not what.startswith("/dev/")):
+                total += _described(f"/proc/{name.replace('/fd/', '/fdinfo/')}")
+        if total > most:
+            return total
+    named, pipes = (sum(one.startswith(kind) for one in held) for kind in ("socket:", "pipe:"))
+    total += _channels(max(sockets, named), pipes)
+    for pid in pids if len(pids) > PROCESSES_FREE else ():
+        if total > most:
+            break
+        total += _tables(pid)
+    return total
+
+
+def _channels(sockets: int, pipes: int) -> int:
+    if sockets + pipes <= CHANNELS_FREE:
+        return 0
     return sockets * _socket_bytes() + pipes * PIPE_BYTES
+
+
+def _sockets_of_namespace(pids: Iterable[int]) -> int:
+    """`sockets: used N`, read through whichever of them still lives."""
+    for pid in pids:
+        with suppress(OSError, ValueError, IndexError):
+            return int(_fields(f"/proc/{pid}/net/sockstat")[2])
+    return 0
+
+
+def _described(path: str) -> int:
+    """Watches of an epoll, locks of a file. The list of a hoard costs the system as much as the hoard, so its end is not read."""
+    text = _read(path, DESCRIBED_BYTES_MAX)
+    locks = text.count(b"\nlock:")
+    if locks and len(text) > LOCKS_TEXT_BYTES_MAX:
+        return NO_END
+    return locks * LOCK_BYTES + text.count(b"\ntfd:") * WATCH_BYTES
+
+
+def _tables(pid: int) -> int:
+    """Of a process: what its page tables and the list of its mappings take."""
+    with suppress(OSError, ValueError, IndexError):
+        tables = _read(f"/proc/{pid}/status").partition(b"VmPTE:")[2].split(None, 1)[0]
+        return (int(tables) << 10) + _lines(f"/proc/{pid}/maps") * MAPPING_BYTES
+    return 0
+
+
+def _lines(path: str) -> int:
+    count = 0
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while part := os.read(descriptor, 1 << 16):
+            count += part.count(b"\n")
+    finally:
+        os.close(descriptor)
+    return count
 
 
 def _socket_bytes() -> int:
@@ -115,13 +179,25 @@ def _children(pid: int) -> tuple[int, list[int]]:
     return len(tasks), children
 
 
+def _list(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _after_name(pid: int) -> list[bytes]:
+    """Fields of stat from the third on; the second, the name, may hold anything."""
+    return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+
+
 def _fields(path: str) -> list[bytes]:
     return _read(path).split()
 
 
-def _read(path: str) -> bytes:
+def _read(path: str, most: int = 1 << 16) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(descriptor, 1 << 16)
+        return os.read(descriptor, most)
     finally:
         os.close(descriptor)
