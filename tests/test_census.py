@@ -6,6 +6,7 @@ import sys
 import textwrap
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from agent_kernel.base.census import census, exact_memory, tasks_of_uid, unseen
@@ -143,6 +144,39 @@ forks(7)
     )
     with program(hoard) as init:
         assert unseen(census(init).pages, MUCH, own_network=False) > 8 * 2000 * 200
+
+
+def test_memory_that_processes_share_is_not_taken_for_files():
+    """Below the size that one process may have of files for nothing, and many times that together."""
+    hoard = (
+        FORKS
+        + """
+import mmap
+def act():
+    held = mmap.mmap(-1, 12 << 20)
+    held[:] = bytes(12 << 20)
+    return held
+forks(12, act)
+"""
+    )
+    with program(hoard) as init:
+        seen = census(init)
+        assert seen.memory_bytes > 12 * (12 << 20)
+        assert exact_memory(seen) > 12 * (12 << 20)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_process_that_made_itself_unreadable_counts_as_the_worst(tmp_path):
+    tool = tmp_path / "sleep"
+    tool.write_bytes(Path("/bin/sleep").read_bytes())
+    tool.chmod(0o111)
+    outer = f"import subprocess, sys; held = subprocess.Popen([{str(tool)!r}, '60']); print('ready', flush=True); sys.stdin.readline(); held.kill()"
+    init = subprocess.Popen([sys.executable, "-c", outer], stdin=-1, stdout=-1, text=True)
+    try:
+        init.stdout.readline()
+        assert unseen(census(init.pid).pages, MUCH, own_network=False) >= 64 << 20
+    finally:
+        init.communicate("end\n", timeout=60)
 
 
 def test_counting_ends_when_it_is_enough():

@@ -27,7 +27,8 @@ __all__ = ["Census", "census", "exact_memory", "tasks_of_uid", "unseen"]
 
 PAGE = sysconf("SC_PAGESIZE")
 TICKS = sysconf("SC_CLK_TCK")
-FILE_PAGES_FREE = (24 << 20) // PAGE
+FILE_PAGES_FREE, FILE_PAGES_FREE_SUM = (24 << 20) // PAGE, (64 << 20) // PAGE
+"""Of one process, and of a tree before it is asked whether those are files at all."""
 PIPE_BYTES = 64 << 10
 CHANNELS_FREE = 128
 """So many sockets and pipes of a tree are not counted: their bytes are in the noise, and a pool of workers has them."""
@@ -37,6 +38,8 @@ WATCH_BYTES, LOCK_BYTES, MAPPING_BYTES = 192, 256, 320
 DESCRIBED_BYTES_MAX, LOCKS_TEXT_BYTES_MAX = 1 << 20, 1 << 18
 """Of what the system writes about one descriptor. Four thousand locks of one file write more; a database holds five."""
 NO_END = 1 << 60
+UNREADABLE_BYTES = 64 << 20
+"""Of a process that has made itself unreadable to its own user, by running a file that nobody may read."""
 
 
 class Census(NamedTuple):
@@ -48,7 +51,7 @@ class Census(NamedTuple):
 
 
 def census(init: int) -> Census:
-    tasks, ticks = 0, 0
+    tasks, ticks, given = 0, 0, 0
     pages: dict[int, int] = {}
     waiting = _children(init)[1]
     with suppress(OSError, ValueError, IndexError):
@@ -60,9 +63,21 @@ def census(init: int) -> Census:
         with suppress(OSError, ValueError, IndexError):
             resident, of_files = _fields(f"/proc/{pid}/statm")[1:3]
             ticks += sum(map(int, _after_name(pid)[11:15]))  # own and reaped children's, user and system
-            pages[pid] = int(resident) - min(int(of_files), FILE_PAGES_FREE)
+            free = min(int(of_files), FILE_PAGES_FREE)
+            given += free
+            pages[pid] = int(resident) - free
             tasks += count
+    if given > FILE_PAGES_FREE_SUM:
+        for pid in pages:
+            pages[pid] += min(_shared_pages(pid), FILE_PAGES_FREE)
     return Census(tasks, sum(pages.values()) * PAGE, ticks / TICKS, pages)
+
+
+def _shared_pages(pid: int) -> int:
+    """Of shared anonymous memory and tmpfs, which statm takes for pages of files."""
+    with suppress(OSError, ValueError, IndexError):
+        return (int(_read(f"/proc/{pid}/status").partition(b"RssShmem:")[2].split(None, 1)[0]) << 10) // PAGE
+    return 0
 
 
 def exact_memory(seen: Census) -> int:
@@ -80,15 +95,22 @@ def exact_memory(seen: Census) -> int:
 
 
 def unseen(pids: Collection[int], most: int, *, own_network: bool) -> int:
-    """Counting ends above `most`. `own_network`: the sockets of their network namespace are all theirs, and count also where no descriptor names them: a connection
-    that nobody has accepted holds what was sent, and its sender may be gone.
+    """Counting ends above `most`. With `own_network` the sockets of their network namespace are all theirs, and count also where no
+    descriptor names them: a connection that nobody has accepted holds what was sent, and its sender may be gone.
     """
     sockets = _sockets_of_namespace(pids) if own_network else 0
-    names = [f"{pid}/fd/{name}" for pid in pids for name in _list(f"/proc/{pid}/fd")]
-    if len(names) <= DESCRIPTORS_FREE and len(pids) <= PROCESSES_FREE:
-        return _channels(sockets, 0)
     held: set[str] = set()
+    names: list[str] = []
     total = 0
+    for pid in pids:
+        try:
+            names += (f"{pid}/fd/{name}" for name in os.listdir(f"/proc/{pid}/fd"))
+        except PermissionError:
+            total += UNREADABLE_BYTES if _lives(pid) else 0
+        except OSError:
+            continue
+    if len(names) <= DESCRIPTORS_FREE and len(pids) <= PROCESSES_FREE:
+        return total + _channels(sockets, 0)
     for name in names:
         with suppress(OSError):
             what = os.readlink(f"/proc/{name}")
@@ -179,11 +201,11 @@ def _children(pid: int) -> tuple[int, list[int]]:
     return len(tasks), children
 
 
-def _list(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
+def _lives(pid: int) -> bool:
+    """Not a zombie: their descriptors are root's to see, and they have none."""
+    with suppress(OSError, IndexError):
+        return _after_name(pid)[0] not in b"ZX"
+    return False
 
 
 def _after_name(pid: int) -> list[bytes]:
