@@ -39,7 +39,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from .system import fcntl
+from .owned import Owned, abandoned
 
 __all__ = ["Counted", "Group", "Groups", "Most", "Unavailable"]
 
@@ -48,7 +48,6 @@ V1_TOTALS = {"memory": "memory", "pids": "processes", "cpuacct": "cpu"}
 V2_TOTALS = {"memory": "memory", "pids": "processes"}
 NO_LIMIT = "-1"
 KILL_ROUNDS = 64
-TRIES = 8
 
 
 class Unavailable(Exception):
@@ -85,9 +84,9 @@ class _Tree(NamedTuple):
 class Groups:
     """The groups of one kernel."""
 
-    def __init__(self, trees: list[_Tree], locks: list[int], reasons: str) -> None:
+    def __init__(self, trees: list[_Tree], roots: list[Owned], reasons: str) -> None:
         self._trees = trees
-        self._locks = locks
+        self._roots = roots
         self._draining: set[Group] = set()
         self._stale = False
         """Groups of the dead are left that could not be removed yet."""
@@ -102,18 +101,18 @@ class Groups:
         """Find a place, sweep what the dead left there, and make the folder that holds this kernel's groups."""
         trees, reasons = _places(proc)
         made: list[_Tree] = []
-        locks: list[int] = []
+        roots: list[Owned] = []
         for tree in trees:
             try:
-                root, lock = _root(tree, entropy)
+                root = _root(tree, entropy)
             except OSError as error:
                 reasons.append(f"no group can be made in {tree.above}: {error.strerror}")
                 continue
-            made.append(tree._replace(above=root))
-            locks.append(lock)
+            made.append(tree._replace(above=root.path))
+            roots.append(root)
         if not made:
             raise Unavailable("; ".join(reasons) or "no cgroup file system is mounted")
-        self = cls(made, locks, "; ".join(reasons))
+        self = cls(made, roots, "; ".join(reasons))
         self.sweep()
         return self
 
@@ -152,8 +151,8 @@ class Groups:
                 continue
             except OSError:
                 gone = False
-        while self._locks:
-            os.close(self._locks.pop())
+        for root in self._roots:
+            root.release()
         return gone
 
     def _drain(self) -> None:
@@ -337,26 +336,15 @@ def _beneath(root: str, mountpoint: str, group: str) -> Path | None:
 # --- the folder of a kernel
 
 
-def _root(tree: _Tree, entropy: Callable[[int], bytes]) -> tuple[Path, int]:
-    """A folder of our own and the descriptor whose lock says that we live. Somebody may sweep it before it is locked: then another."""
-    for left in reversed(range(TRIES)):
-        root = tree.above / f"{PREFIX}{entropy(8).hex()}"
-        root.mkdir()
-        lock = -1
-        try:
-            lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            root.stat()
-            _share_out(root, tree)
-        except OSError as error:
-            if lock >= 0:
-                os.close(lock)
-            _removed(root)
-            if not left or not isinstance(error, FileNotFoundError | BlockingIOError):
-                raise
-        else:
-            return root, lock
-    raise AssertionError("the last try returns or raises")
+def _root(tree: _Tree, entropy: Callable[[int], bytes]) -> Owned:
+    root = Owned.make(tree.above, PREFIX, entropy, mode=0o755)
+    try:
+        _share_out(root.path, tree)
+    except OSError:
+        _removed(root.path)
+        root.release()
+        raise
+    return root
 
 
 def _share_out(root: Path, tree: _Tree) -> None:
@@ -373,20 +361,11 @@ def _share_out(root: Path, tree: _Tree) -> None:
 def _swept(above: Path) -> bool:
     """Whether nothing is left of kernels that are dead."""
     clean = True
-    for root in above.glob(f"{PREFIX}*"):
-        try:
-            lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for root in abandoned(above, PREFIX):
+        with contextlib.suppress(OSError):
             for folder in [*(path for path in root.iterdir() if path.is_dir()), root]:
                 _empty(folder)
                 clean = _removed(folder) and clean
-        except OSError:
-            continue  # its kernel lives, or somebody else sweeps it
-        finally:
-            os.close(lock)
     return clean
 
 
