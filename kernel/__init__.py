@@ -40,6 +40,7 @@ from .base.policy import Folder, Grants, Policy, load_policy
 from .base.ports import LOCAL, Ports
 from .base.store import Store
 from .journal import MIGRATIONS as JOURNAL
+from .journal import Journal
 from .memory import MIGRATIONS as MEMORY
 from .memory import Memory
 from .orchestration import Handle, Runs
@@ -139,11 +140,12 @@ class Kernel:
                 store=store, ports=ports, limits=limits, policy=policy, scheduler=scheduler, tier=tier
             )
             closing.push_async_callback(sandbox.close)
-            memory = Memory(store=store, ports=ports, limits=limits, rules=policy.memory)
+            journal = Journal(store, ports, limits)
+            memory = Memory(store=store, ports=ports, limits=limits, rules=policy.memory, scrub=journal.erase_in)
             skills = Skills(store=store, ports=ports, limits=limits, policy=policy)
             runs = Runs(
                 store=store, ports=ports, limits=limits, policy=policy, scheduler=scheduler, sandbox=sandbox, memory=memory,
-                skills=skills,
+                skills=skills, journal=journal,
             )  # fmt: skip
             closing.push_async_callback(runs.close)
             await runs.recover()
@@ -176,4 +178,9 @@ async def open_memory(path: str | Path) -> AsyncIterator[tuple[Store, Memory, Li
             Path(path), ports=ports, limits=policy.limits, migrations=MIGRATIONS, spawn=scheduler.spawn
         )
         closing.push_async_callback(store.close)
-        yield store, Memory(store=store, ports=ports, limits=policy.limits, rules=policy.memory), policy.limits
+        scrub = Journal(store, ports, policy.limits).erase_in
+        yield (
+            store,
+            Memory(store=store, ports=ports, limits=policy.limits, rules=policy.memory, scrub=scrub),
+            policy.limits,
+        )

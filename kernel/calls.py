@@ -156,7 +156,15 @@ class Calls:
         return Answer("ok", lambda tx: dumps(wire(self._memory.add_in(tx, given["items"], **author))))
 
     async def _memory_search(self, program: Program, flight: Flight, given: dict[str, Any]) -> Answer:
-        return Answer.ok(wire(await self._memory.search(**given, principal=program.row.principal)))
+        """Read beside the writer; once more inside it when something was erased meanwhile, for the answer is written down."""
+        principal, erasures = program.row.principal, self._memory.erasures
+        found = await self._memory.search(**given, principal=principal)
+
+        def answer(tx: Transaction) -> bytes:
+            current = self._memory.erasures == erasures
+            return dumps(wire(found if current else self._memory.search_in(tx, **given, principal=principal)))
+
+        return Answer("ok", answer)
 
     async def _memory_forget(self, program: Program, flight: Flight, given: dict[str, Any]) -> Answer:
         author = _author(program, flight)

@@ -30,7 +30,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from .base import items
+from .base import items, tombstones
 from .base.errors import ArgumentError, Conflict, LimitExceeded, NotFound, Overloaded
 from .base.limits import Limits
 from .base.ports import Ports, rfc3339
@@ -93,6 +93,7 @@ MIGRATIONS: Migrations = {
         principal TEXT NOT NULL, rid INTEGER NOT NULL, seq INTEGER NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL, text TEXT,
         PRIMARY KEY(rid, seq)) STRICT, WITHOUT ROWID;
     """,
+    3: tombstones.SCHEMA,
 }
 
 
@@ -455,6 +456,10 @@ class Journal:
             (rid, n),
         ).fetchone()
         return None if row is None else Delivery(*row)
+
+    def erase_in(self, tx: Transaction, principal: str, gone: Mapping[str, str]) -> tombstones.Scrubbed:
+        """Replace what is recorded of these memories, id and text; programs that are run again meet the same calls and answers of the same shape."""
+        return tombstones.erase(tx, principal, gone, self._limits.blob_inline_bytes_max)
 
     # --- calls in flight
 

@@ -90,7 +90,7 @@ class Handle:
 class Runs:
     def __init__(
         self, *, store: Store, ports: Ports, limits: Limits, policy: Policy, scheduler: Scheduler, sandbox: Sandbox, memory: Memory,
-        skills: Skills,
+        skills: Skills, journal: Journal,
     ) -> None:  # fmt: skip
         self._store = store
         self._ports = ports
@@ -98,7 +98,7 @@ class Runs:
         self._policy = policy
         self._scheduler = scheduler
         self._sandbox = sandbox
-        self._journal = Journal(store, ports, limits)
+        self._journal = journal
         self._runtime = runtime_digest(sandbox.python)
         self._programs: dict[int, Program] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}

@@ -45,7 +45,7 @@ ELSEWHERE = {
 """Verbs with a command line of their own: module, and the extra that its dependencies are in."""
 NEED_SANDBOXES = ("demo", "bench")
 ELSEWHERE_HELP = {
-    "memory": "take memories over from elsewhere", "demo": "the tour", "conformance": "the suite", "bench": "the measurements",
+    "memory": "take memories over, decide what is believed", "demo": "the tour", "conformance": "the suite", "bench": "the measurements",
 }  # fmt: skip
 
 

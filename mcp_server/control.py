@@ -1,7 +1,7 @@
 """The control socket: how `agent-kernel items`, `approve`, `deny` and `status` reach a kernel that is running.
 
     STATE/control    unix stream socket, 0600, in a folder that is 0700
-    request          one JSON line {"v": 1, "op": "items" | "approve" | "deny" | "status" | "memory_import", ...}
+    request          one JSON line {"v": 1, "op": "items" | "approve" | "deny" | "status" | "memory_import" | ..., ...}
     reply            one JSON line {"ok": value} or {"error": {code, message, fault, retryable}}
 
 It is the person's way in, beside the client that may have caused what is asked. Sandboxes cannot reach it: they may not create

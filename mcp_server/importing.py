@@ -48,7 +48,7 @@ async def take(store: Store, memory: Memory, limits: Limits, request: Mapping[st
             if kind == "item":
                 outcome = _items(tx, memory, values, trust)
             else:
-                writer = Writer(memory, tx, trust, limits.memory_items_max, **source)
+                writer = Writer(memory, tx, {"trust": trust}, limits.memory_items_max, **source)
                 outcome = _graph(writer, kind, values)
             if request.get("dry_run"):
                 raise _TakenBack(outcome)

@@ -1,6 +1,7 @@
 """`agent-kernel memory`: work on what is remembered, from a terminal.
 
     import FILE_OR_DIR [--format F] [--trust LEVEL] [--dry-run]     take over memories from elsewhere
+    quarantine;  release, refuse ID... | --source S                 what waits for a person, and the decision
 
 Where a kernel runs on the state folder it is asked through its control socket; else memory alone is opened for as long as it takes,
 without sandboxes and without letting runs go on. Exit status: 0 done, 1 failed or in part, 2 wrong usage.
@@ -8,7 +9,7 @@ without sandboxes and without letting runs go on. Exit status: 0 done, 1 failed 
 Guarantees
 1. Nothing is dropped in silence: every line that was not stored is named on stderr with its file and number, in JSON in `problems`.
 
-Not here: reading files (readers.py), storing (importing.py).
+Not here: reading files (readers.py), storing (importing.py), quarantine (quarantine.py).
 """
 
 import argparse
@@ -26,7 +27,7 @@ from agent_kernel import open_memory
 from agent_kernel.base.errors import HostError
 from agent_kernel.base.facts import TRUST
 
-from . import control, importing
+from . import control, importing, quarantine
 from .places import state_folder
 from .readers import FORMATS, Found, Problem, Reading, read
 
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     bring.add_argument("--trust", choices=TRUST, default="agent", help="how far the file is trusted (default: agent)")
     bring.add_argument("--dry-run", action="store_true", help="say what would be stored, store nothing")
     bring.set_defaults(act=_import)
+    quarantine.options(verbs, common, _quarantine)
     return parser
 
 
@@ -78,13 +80,20 @@ def asking(folder: Path) -> Iterator[Ask]:
         store, memory, limits = runner.run(opening.__aenter__())
 
         def ask(op: str, **fields: Any) -> Any:
-            assert op == "memory_import"
-            return runner.run(importing.take(store, memory, limits, fields))
+            if op == "memory_import":
+                return runner.run(importing.take(store, memory, limits, fields))
+            return runner.run(quarantine.answer(memory, op, fields))
 
         try:
             yield ask
         finally:
             runner.run(opening.__aexit__(None, None, None))
+
+
+def _quarantine(asked: argparse.Namespace, folder: Path) -> int:
+    with asking(folder) as ask:
+        quarantine.decide(asked, ask)
+    return 0
 
 
 # --- import

@@ -60,13 +60,18 @@ class Files:
     """The files of one transaction."""
 
     def __init__(
-        self, memory: Memory, db: sqlite3.Connection, label_chars_max: int, text_bytes_max: int, trust: str
+        self,
+        memory: Memory,
+        db: sqlite3.Connection,
+        label_chars_max: int,
+        text_bytes_max: int,
+        author: Mapping[str, Any],
     ) -> None:
         self.memory = memory
         self.db = db
         self.label_chars_max = label_chars_max
         self.text_bytes_max = text_bytes_max
-        self.trust = trust
+        self.author = author
 
     # --- what is there
 
@@ -108,7 +113,7 @@ class Files:
             if place[at] == "/" and self.file(place[:at]) is not None:
                 raise Said(f"Error: {place[:at]} is a file, so {path} cannot be below it")
         item = {"text": text, "key": place, "kind": "file", "supersedes": list(supersedes)}
-        self.memory.add_in(self.db, [item], trust=self.trust)
+        self.memory.add_in(self.db, [item], **self.author)
 
     def create(self, path: str, file_text: str) -> str:
         place = self.place(path)
@@ -164,7 +169,7 @@ class Files:
         gone = [found.id] if found else [file.id for file in self.beneath(place)]
         if not gone:
             raise Said(f"Error: The path {path} does not exist")
-        self.memory.forget_in(self.db, gone, reason="deleted by the memory tool", trust=self.trust)
+        self.memory.forget_in(self.db, gone, reason="deleted by the memory tool", **self.author)
         return f"Successfully deleted {path}"
 
     def rename(self, old_path: str, new_path: str) -> str:
@@ -212,7 +217,7 @@ class Files:
         return "\n".join([head, *numbered[:count], *([rest] if count < len(numbered) else [])])
 
 
-async def perform(kernel: Kernel, arguments: Mapping[str, Any], trust: str) -> Worded:
+async def perform(kernel: Kernel, arguments: Mapping[str, Any], author: Mapping[str, Any]) -> Worded:
     """One command; its arguments are checked against their names and types already."""
     given = dict(arguments)
     name = given.pop("command")
@@ -226,7 +231,7 @@ async def perform(kernel: Kernel, arguments: Mapping[str, Any], trust: str) -> W
     limits = kernel.policy.limits
 
     def act(db: sqlite3.Connection) -> str:
-        files = Files(kernel.memory, db, limits.memory_label_chars_max, limits.memory_text_bytes_max, trust)
+        files = Files(kernel.memory, db, limits.memory_label_chars_max, limits.memory_text_bytes_max, author)
         if name == "view":
             return files.view(room=limits.reply_bytes_max - 512, **used)
         return str(getattr(files, name)(**used))

@@ -103,10 +103,13 @@ def _edges(memory: Memory, db: sqlite3.Connection) -> Iterable[tuple[Relation, L
 class Writer:
     """Changes of the graph inside one transaction."""
 
-    def __init__(self, memory: Memory, tx: sqlite3.Connection, trust: str, items_max: int, **more: Any) -> None:
+    def __init__(
+        self, memory: Memory, tx: sqlite3.Connection, author: Mapping[str, Any], items_max: int, **more: Any
+    ) -> None:
         self.memory = memory
         self.tx = tx
-        self.trust = trust
+        self.author = author
+        """Provenance, as memory takes it."""
         self.items_max = items_max
         """Of one `add_in`."""
         self.more = more
@@ -201,7 +204,7 @@ class Writer:
         all_items = [{**item, **self.more} for item in items]
         added = []
         for start in range(0, len(all_items), self.items_max):
-            added += self.memory.add_in(self.tx, all_items[start : start + self.items_max], trust=self.trust)
+            added += self.memory.add_in(self.tx, all_items[start : start + self.items_max], **self.author)
         new = [not one.duplicate for one in added]
         self.added += sum(new)
         self.known += len(new) - sum(new)
@@ -209,7 +212,7 @@ class Writer:
 
     def _retract(self, ids: Sequence[str]) -> None:
         if ids:
-            self.memory.forget_in(self.tx, ids, reason="deleted from the graph", trust=self.trust)
+            self.memory.forget_in(self.tx, ids, reason="deleted from the graph", **self.author)
 
 
 def _observation(name: str, text: str) -> dict[str, Any]:
@@ -228,7 +231,7 @@ def _label(text: str) -> str:
 # --- the nine tools
 
 
-async def perform(kernel: Kernel, name: str, arguments: Mapping[str, Any], trust: str) -> Worded:
+async def perform(kernel: Kernel, name: str, arguments: Mapping[str, Any], author: Mapping[str, Any]) -> Worded:
     limits = kernel.policy.limits
     room = limits.reply_bytes_max - 512
     if name in _READS:
@@ -236,7 +239,7 @@ async def perform(kernel: Kernel, name: str, arguments: Mapping[str, Any], trust
         return _graph_reply(await kernel.store.read(lambda db: asked(kernel.memory, db, arguments)), room)
     act, argument = _WRITES[name]
     value = await kernel.store.write(
-        lambda tx: act(Writer(kernel.memory, tx, trust, limits.memory_items_max), arguments[argument])
+        lambda tx: act(Writer(kernel.memory, tx, author, limits.memory_items_max), arguments[argument])
     )
     if value is None:
         message = f"{_NOUNS[argument]} deleted successfully"

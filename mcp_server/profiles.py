@@ -22,7 +22,7 @@ from agent_kernel.base.policy import MEMORY_PROFILES
 
 from . import memory_files, memory_graph
 from .foreign import Worded
-from .tools import CHANNEL, TOOLS, Call, Tool
+from .tools import TOOLS, Call, Tool
 
 __all__ = ["tools_of"]
 
@@ -49,7 +49,7 @@ def _object(**properties: Any) -> dict[str, Any]:
 
 
 async def _memory(call: Call) -> Worded:
-    return await memory_files.perform(call.kernel, call.arguments, CHANNEL)
+    return await memory_files.perform(call.kernel, call.arguments, call.author)
 
 
 _FILES = Tool(
@@ -81,7 +81,7 @@ _FILES = Tool(
 
 def _graph_call(name: str) -> Callable[[Call], Awaitable[Worded]]:
     async def call(call: Call) -> Worded:
-        return await memory_graph.perform(call.kernel, name, call.arguments, CHANNEL)
+        return await memory_graph.perform(call.kernel, name, call.arguments, call.author)
 
     return call
 

@@ -3,6 +3,7 @@
     kernel://status        the kernel: pid, tier, runs, queue, what is shared
     run://{id}             a run as run_get shows it;   run://{id}/steps   its recorded steps
     memory://blocks        the standing notes
+    memory://stats         how much is remembered, and how much may be
     memory://{memory_id}   the whole text of a fact
     memory://knowledge-graph   entities and relations (memory_graph.py)
     sandbox://...          files and outputs that were kept, and replies that were too long
@@ -89,6 +90,8 @@ async def read(kernel: Kernel, uri: str) -> Content:
             return _json(uri, await kernel.runs.view(run_id, view="steps"))
         case "memory", ["blocks"]:
             return _json(uri, {"blocks": wire(await kernel.memory.blocks())})
+        case "memory", ["stats"]:
+            return _json(uri, wire(await kernel.memory.stats()))
         case "memory", ["knowledge-graph"]:
             graph = await kernel.store.read(lambda db: graph_of(kernel.memory, db))
             return Content(uri, "application/json", pretty(graph.wire()).encode())
@@ -137,6 +140,7 @@ async def listed(kernel: Kernel, *, graph: bool = False) -> list[tuple[str, str,
     found = [
         ("kernel://status", "status", "The kernel: isolation, runs, what is shared", "application/json"),
         ("memory://blocks", "standing notes", "Notes that hold for every conversation", "application/json"),
+        ("memory://stats", "memory", "How much is remembered, and how much may be", "application/json"),
     ]
     if graph:
         found.append(("memory://knowledge-graph", "knowledge graph", "Entities and relations", "application/json"))

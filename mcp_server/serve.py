@@ -25,7 +25,7 @@ from agent_kernel.base import system
 from agent_kernel.base.errors import ArgumentError
 from agent_kernel.base.policy import Grants, load_policy
 
-from . import importing, resources
+from . import importing, quarantine, resources
 from .control import Control
 from .stdio import watch_parent
 from .values import wire
@@ -97,6 +97,8 @@ async def answer(kernel: Kernel, op: str, request: Mapping[str, Any], agent: str
             return [item for item in wire(await kernel.runs.items()) if item["answer_by"] == "person"]
         case "approve" | "deny":
             return wire(await kernel.runs.answer_item(str(request.get("item_id")), op, note=request.get("note")))
+        case "memory_quarantine" | "memory_release" | "memory_refuse":
+            return await quarantine.answer(kernel.memory, op, request)
         case "memory_import":
             return await importing.take(kernel.store, kernel.memory, kernel.limits, request)
     raise ArgumentError("control.protocol", f"There is no operation {op!r}. Use the agent-kernel of the same version.")

@@ -56,11 +56,12 @@ REQUEST_STATE_TTL_S = 24 * 3600.0
 ASKED_MAX = 4096
 IMAGES_MAX = 4
 MESSAGE_CHARS_MAX = 4000
+CLIENT_CHARS_MAX = 64
 Context = ServerRequestContext[Any, Any]
 
 
-def build(kernel: Kernel, memory_profiles: Iterable[str] = ()) -> Server[Any]:
-    face = Face(kernel, tools_of(memory_profiles))
+def build(kernel: Kernel, memory_profiles: Iterable[str] = (), agent: str | None = None) -> Server[Any]:
+    face = Face(kernel, tools_of(memory_profiles), agent)
     server: Server[Any] = Server(
         "agent-kernel",
         version=version("agent-kernel"),
@@ -148,6 +149,8 @@ class Face:
 
     kernel: Kernel
     tools: tuple[Tool, ...]
+    agent: str | None = None
+    """What the operator calls this connection."""
     closed_forms: set[str] = field(default_factory=set)
     """Items whose form the person closed without an answer: not shown again by itself."""
     asking: set[str] = field(default_factory=set)
@@ -201,7 +204,7 @@ class Face:
         self, ctx: Context, params: types.CallToolRequestParams, tool: Tool, arguments: dict[str, Any]
     ) -> Any:
         ticker = Ticker(ctx) if _token(ctx) is not None else None
-        call = Call(self.kernel, arguments, ticker.note if ticker else None)
+        call = Call(self.kernel, arguments, ticker.note if ticker else None, self.agent or client_name(ctx))
         if not tool.a_run:
             return await _ticking(ticker, tool.call(call))
         wait_s = arguments.get("wait_s", 0.0 if tool.name == "run_get" else DEFAULT_WAIT_S)
@@ -450,6 +453,15 @@ def _token(ctx: Context) -> str | int | None:
 
 
 # --- forms
+
+
+def client_name(ctx: Context) -> str | None:
+    """What the client calls itself, as far as it can be kept: nobody checks it, so it decides nothing."""
+    told = ctx.session.client_params
+    name = (
+        "" if told is None else "".join(char for char in told.client_info.name[:CLIENT_CHARS_MAX] if char.isprintable())
+    )
+    return name.strip() or None
 
 
 def _elicits(ctx: Context) -> bool:

@@ -29,7 +29,7 @@ from agent_kernel.base.limits import Limits
 from . import resources
 from .transport import strict
 
-__all__ = ["CHANNEL", "TOOLS", "Call", "Tool", "named", "waited"]
+__all__ = ["TOOLS", "Call", "Tool", "named", "waited"]
 
 Schema = Mapping[str, Any]
 
@@ -42,6 +42,13 @@ class Call:
     arguments: dict[str, Any]
     note: Callable[[Mapping[str, Any]], None] | None = None
     """Takes what a guest says meanwhile, `{log}` or `{progress}`; None when nobody listens."""
+    client: str | None = None
+    """What the connection calls itself: the operator's --agent, else the name it gave at the handshake."""
+
+    @property
+    def author(self) -> dict[str, Any]:
+        """As whose words memory takes what is said here: a model wrote it, whoever it says has told it."""
+        return {"trust": "agent", "client": self.client}
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,12 +303,8 @@ async def run_control(call: Call) -> Any:
     return await call.kernel.runs.view(call.arguments["run_id"])
 
 
-CHANNEL = "agent"
-"""How far what comes over MCP is trusted: a model wrote it, whoever it says has told it."""
-
-
 async def memory_add(call: Call) -> Any:
-    return {"items": await call.kernel.memory.add(call.arguments["items"], trust=CHANNEL)}
+    return {"items": await call.kernel.memory.add(call.arguments["items"], **call.author)}
 
 
 async def memory_search(call: Call) -> Any:
@@ -309,7 +312,7 @@ async def memory_search(call: Call) -> Any:
 
 
 async def memory_forget(call: Call) -> Any:
-    return await call.kernel.memory.forget(**call.arguments, trust=CHANNEL)
+    return await call.kernel.memory.forget(**call.arguments, **call.author)
 
 
 async def memory_blocks(call: Call) -> Any:
@@ -317,7 +320,7 @@ async def memory_blocks(call: Call) -> Any:
 
 
 async def memory_edit(call: Call) -> Any:
-    return await call.kernel.memory.edit(**call.arguments, trust=CHANNEL)
+    return await call.kernel.memory.edit(**call.arguments, **call.author)
 
 
 async def skill_search(call: Call) -> Any:

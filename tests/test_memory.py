@@ -480,7 +480,7 @@ async def test_forgetting_by_source_takes_all_of_it_and_a_wrong_count_nothing(m,
     assert (await m.forget(source="page", conversation="c1", expect_count=3)).count == 3
     assert (await m.forget(source="page")).count == 3
     assert texts(await m.search("claim")) == ["claim of mine"]
-    with pytest.raises(ArgumentError, match="Say what to forget"):
+    with pytest.raises(ArgumentError, match="Say which: ids, source or conversation"):
         await m.forget()
     with pytest.raises(NotFound, match="mem_nothere"):
         await m.forget(["mem_nothere"])

@@ -47,7 +47,6 @@ class Proof:
     texts: int
     """How many of the erased texts were looked for."""
     files: tuple[str, ...]
-    bytes_read: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,37 +62,53 @@ async def prove(store: Store, principal: str, gone: Sequence[Erased]) -> tuple[P
     if not proof.clean:  # a reader may have kept the log alive for a moment
         proof, elsewhere = await _scan(store, principal, pieces, min(len(gone), TEXTS_MAX))
     runs = sorted({row.run_id for row in gone if row.run_id is not None})
-    elsewhere += [Elsewhere(f"run {run}", None, "its program, input and steps may hold the text") for run in runs[:20]]
+    elsewhere += [
+        Elsewhere(f"run {run}", None, "its program, its input and what it made of the text may hold it")
+        for run in runs[:20]
+    ]
     elsewhere.append(Elsewhere("backups", None, "copies made before now, outside the state folder, still hold it"))
     return proof, tuple(elsewhere)
 
 
 async def _scan(store: Store, principal: str, pieces: Sequence[bytes], texts: int) -> tuple[Proof, list[Elsewhere]]:
     await store.scrub()
-    read, raw = await asyncio.to_thread(_read_files, store.folder, pieces)
+    raw = await asyncio.to_thread(_read_files, store.folder, pieces)
     own = {name: counts for name, counts in raw.items() if name.startswith("kernel.db") and ".v" not in name}
     total = [sum(counts[i] for counts in own.values()) for i in range(len(pieces))]
-    elsewhere: list[tuple[str, int]] = []
+    elsewhere: list[tuple[str, int, str | None]] = []
     held = [0] * len(pieces)
     hit = [i for i, count in enumerate(total) if count]
     if hit:
         rows, index = await store.read(
             lambda db: (list(_rows_with(db, pieces, hit)), list(_index_with(db, pieces, hit)))
         )
-        for place, owner, i, count in rows:
+        for place, owner, run, i, count in rows:
             held[i] += count
             if owner == principal and count:
-                elsewhere.append((f"table {place}", count))
-        known = {i for _, _, i, _ in rows}
+                elsewhere.append((f"table {place}", count, run))
+        known = {i for *_, i, _ in rows}
         for i, count in index:
             held[i] += count if i in known else 0
     found = sum([max(0, total[i] - held[i]) for i in hit])
-    elsewhere += [(name, sum(counts)) for name, counts in raw.items() if name not in own and any(counts)]
-    named: dict[str, int] = {}
-    for place, count in elsewhere:
-        named[place] = named.get(place, 0) + count
-    places = [Elsewhere(place, count, "holds the same words") for place, count in sorted(named.items())]
-    return Proof(found == 0, found, texts, tuple(sorted(own)), read), places
+    elsewhere += [(name, sum(counts), None) for name, counts in raw.items() if name not in own and any(counts)]
+    return Proof(found == 0, found, texts, tuple(sorted(own))), _places(elsewhere)
+
+
+def _places(elsewhere: Sequence[tuple[str, int, str | None]]) -> list[Elsewhere]:
+    counts: dict[str, int] = {}
+    runs: dict[str, set[str]] = {}
+    for place, count, run in elsewhere:
+        counts[place] = counts.get(place, 0) + count
+        if run is not None:
+            runs.setdefault(place, set()).add(run)
+    return [
+        Elsewhere(place, count, f"holds the same words{_named(sorted(runs.get(place, ())))}")
+        for place, count in sorted(counts.items())
+    ]
+
+
+def _named(runs: Sequence[str]) -> str:
+    return f": {', '.join(runs[:10])}{f' and {len(runs) - 10} more' if len(runs) > 10 else ''}" if runs else ""
 
 
 def _pieces(gone: Sequence[Erased]) -> list[bytes]:
@@ -113,9 +128,9 @@ def _pieces(gone: Sequence[Erased]) -> list[bytes]:
     return list(pieces)
 
 
-def _read_files(folder: Path, pieces: Sequence[bytes]) -> tuple[int, dict[str, list[int]]]:
-    """Bytes read, and for each file how often each piece occurs in it."""
-    read, beside = 0, 0
+def _read_files(folder: Path, pieces: Sequence[bytes]) -> dict[str, list[int]]:
+    """For each file how often each piece occurs in it."""
+    beside = 0
     counts: dict[str, list[int]] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not path.is_file():
@@ -127,10 +142,9 @@ def _read_files(folder: Path, pieces: Sequence[bytes]) -> tuple[int, dict[str, l
                 continue
         counts[name] = [0] * len(pieces)
         for chunk, fresh in _chunks(path, max(map(len, pieces), default=1) - 1):
-            read += fresh
             for i, piece in enumerate(pieces):
                 counts[name][i] += _ends_after(chunk, piece, len(chunk) - fresh)
-    return read, counts
+    return counts
 
 
 def _chunks(path: Path, overlap: int) -> Iterator[tuple[bytes, int]]:
@@ -147,7 +161,7 @@ def _chunks(path: Path, overlap: int) -> Iterator[tuple[bytes, int]]:
 
 
 def _ends_after(chunk: bytes, piece: bytes, seen: int) -> int:
-    """Occurrences that end in the new part; the others were counted with the chunk before."""
+    """Occurrences, overlapping ones too, that end in the new part; the others were counted with the chunk before."""
     count, at = 0, chunk.find(piece, max(0, seen - len(piece) + 1))
     while at >= 0:
         count, at = count + 1, chunk.find(piece, at + 1)
@@ -156,20 +170,23 @@ def _ends_after(chunk: bytes, piece: bytes, seen: int) -> int:
 
 def _rows_with(
     db: sqlite3.Connection, pieces: Sequence[bytes], hit: Sequence[int]
-) -> Iterator[tuple[str, str, int, int]]:
-    """(table.column, principal, piece, occurrences) of every row that holds a piece in upper or lower case."""
+) -> Iterator[tuple[str, str, str | None, int, int]]:
+    """(table.column, principal, run, piece, occurrences) of every row that holds a piece in upper or lower case."""
     for table, columns in _tables(db).items():
         if "principal" not in columns:
             continue
+        run = "run_id" if "run_id" in columns else "NULL"
+        if "rid" in columns and table != "run":
+            run = f'(SELECT r.run_id FROM run r WHERE r.rid="{table}".rid)'  # noqa: S608  (names from the schema)
         for column in columns:
             for i in hit:
                 rows = db.execute(
-                    f'SELECT principal, CAST("{column}" AS BLOB) FROM "{table}"'  # noqa: S608  (names from the schema)
+                    f'SELECT principal, {run}, CAST("{column}" AS BLOB) FROM "{table}"'  # noqa: S608
                     f' WHERE instr(CAST(lower(CAST("{column}" AS TEXT)) AS BLOB), ?)',
                     (pieces[i].lower(),),
                 )
-                for owner, value in rows:
-                    yield f"{table}.{column}", owner, i, value.count(pieces[i])
+                for owner, run_id, value in rows:
+                    yield f"{table}.{column}", owner, run_id, i, _ends_after(value, pieces[i], 0)
 
 
 def _index_with(db: sqlite3.Connection, pieces: Sequence[bytes], hit: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -178,7 +195,7 @@ def _index_with(db: sqlite3.Connection, pieces: Sequence[bytes], hit: Sequence[i
         if table.endswith("_data") and columns == ["id", "block"]:
             for i in hit:
                 for (block,) in db.execute(f'SELECT block FROM "{table}" WHERE instr(block, ?)', (pieces[i],)):  # noqa: S608
-                    yield i, block.count(pieces[i])
+                    yield i, _ends_after(block, pieces[i], 0)
 
 
 def _tables(db: sqlite3.Connection) -> dict[str, list[str]]:

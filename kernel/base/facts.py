@@ -76,6 +76,8 @@ class Added:
     superseded: tuple[str, ...]
     similar: tuple[Similar, ...]
     masked: tuple[Masked, ...] = ()
+    quarantined: bool | None = None
+    """True: it is kept and not found until a person releases it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +87,19 @@ class Hit:
     score: float | None
     """Share of the best hit's score; None without a query. Absolute scores would tell how often other principals use a word."""
     time: str
+    recorded_at: str | None
+    """When it was learnt, where that is not `time`."""
     conversation: str | None
     speaker: str | None
     key: str | None
     tags: tuple[str, ...]
     trust: str
     source: str | None
+    client: str | None
     run_id: str | None
     step: str | int | None
+    confirmed: int | None
+    """How often it was said again."""
     retired: str | None
     """None for what is live; else why it is not: superseded by ..., retracted, expired."""
 

@@ -85,6 +85,10 @@ class Limits:
     memory_tags_max: int = 32
     memory_rows_max: int = 1_000_000
     """Of one principal, history included; search was measured up to there."""
+    memory_bytes_max: int = 1024 * MIB
+    """Of one principal: texts with their labels, history included."""
+    memory_held_max: int = 1000
+    """In quarantine, of one principal: more than a person looks through is a flood."""
     block_chars_max: int = 4000
     blocks_max: int = 32
     """Standing notes are read whole at the start of a session: 32 full ones are about 32k tokens."""

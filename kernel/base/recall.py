@@ -43,7 +43,7 @@ SCHEMA = """
     INSERT INTO memory_fts(memory_fts, rank) VALUES('rank', 'bm25(0.0, 1.0, 1.0)');
 """
 
-NAMES_BYTES = 160
+NAMES_BYTES = 210
 """Names of a hit's fields, as JSON."""
 FRAME_BYTES = 256
 """What is around the hits of a reply."""
@@ -69,7 +69,7 @@ class Filters(TypedDict, total=False):
 
 SHOWN = (
     "n", "id", "text", "valid_from", "conversation", "speaker", "key", "tags", "trust", "source", "run_id", "step",
-    "superseded_by", "retracted_at", "reason", "expires_at",
+    "superseded_by", "retracted_at", "reason", "expires_at", "client", "dated", "recorded_at", "confirmed",
 )  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def count(db: sqlite3.Connection, principal: str) -> int:
 
 
 def view_of(principal: str, now: float, newest: int, filters: Filters) -> View:
-    """What the filters leave of the rows up to `newest`."""
+    """What the filters leave of the principal's rows up to its `newest`."""
     return _narrowed(_seen(principal, now, filters), newest, filters)
 
 
@@ -128,7 +128,7 @@ def _seen(principal: str, now: float, filters: Filters) -> View:
 
 
 def _narrowed(view: View, newest: int, filters: Filters) -> View:
-    wanted: list[tuple[str, Any]] = [("m.n<=?", newest)]
+    wanted: list[tuple[str, Any]] = [("m.ordinal<=?", newest)]
     named = {"key": filters.get("key"), "conversation": filters.get("conversation"), "kind": filters.get("kind")}
     wanted += [(f"m.{name}=?", value) for name, value in named.items() if value is not None]
     wanted += [("EXISTS (SELECT 1 FROM json_each(m.tags) WHERE value=?)", tag) for tag in filters.get("tags") or ()]
@@ -227,10 +227,14 @@ def _hit(row: Mapping[str, Any], score: float | None, now: float) -> Hit:
         retired = f"superseded by {row['superseded_by']}"
     elif row["expires_at"] is not None and row["expires_at"] <= now:
         retired = "expired"
-    told = {name: row[name] for name in ("id", "text", "conversation", "key", "source", "run_id", "step")}
+    told = {name: row[name] for name in ("id", "text", "conversation", "key", "source", "client", "run_id", "step")}
     tags, speaker = tuple(json.loads(row["tags"])), row["speaker"] or None
     time, trust = rfc3339(row["valid_from"]), TRUST[row["trust"]]
-    return Hit(**told, score=score, time=time, speaker=speaker, tags=tags, trust=trust, retired=retired)
+    learnt = rfc3339(row["recorded_at"]) if row["dated"] else None
+    return Hit(
+        **told, score=score, time=time, recorded_at=learnt, speaker=speaker, tags=tags, trust=trust, retired=retired,
+        confirmed=row["confirmed"] or None,
+    )  # fmt: skip
 
 
 def index(tx: Transaction, n: int, scope: str, speaker: str, text: str) -> None:

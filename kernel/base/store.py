@@ -32,7 +32,7 @@ import shlex
 import sqlite3
 import stat
 import struct
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
@@ -49,7 +49,9 @@ __all__ = ["Artifact", "Migrations", "Spawn", "Store", "Transaction", "file_syst
 T = TypeVar("T")
 Transaction: TypeAlias = sqlite3.Connection
 Migrations: TypeAlias = Mapping[int, str]
-"""Schema version -> the SQL script that leads to it. Each primitive has one; equal numbers are run together."""
+"""Schema version -> the SQL script that leads to it. Each primitive has one, and need not change with every version; equal numbers are
+run together.
+"""
 Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None], str], object]
 """How a task is made here: scheduler.py's, handed in, because tasks come from there only."""
 
@@ -180,6 +182,22 @@ class Store:
             (principal, uri, digest, mime, len(data), ends),
         )
 
+    def unkeep(self, tx: Transaction, principal: str, prefix: str, names: Collection[str]) -> None:
+        """Remove what is kept under uris that begin so and holds one of these names."""
+        kept = tx.execute(
+            "SELECT a.uri, a.digest, b.data FROM artifact a JOIN blob b USING(principal, digest)"
+            " WHERE a.principal=? AND substr(a.uri, 1, ?)=?",
+            (principal, len(prefix), prefix),
+        ).fetchall()
+        for uri, digest, data in kept:
+            if any(name.encode() in data for name in names):
+                tx.execute("DELETE FROM artifact WHERE principal=? AND uri=?", (principal, uri))
+                tx.execute(
+                    "DELETE FROM blob WHERE principal=?1 AND digest=?2 AND expires_at IS NOT NULL"
+                    " AND NOT EXISTS (SELECT 1 FROM artifact WHERE principal=?1 AND digest=?2)",
+                    (principal, digest),
+                )
+
     async def artifact(self, principal: str, uri: str) -> Artifact | None:
         row = await self.read(
             lambda db: db.execute(
@@ -304,8 +322,7 @@ def _merge(all_migrations: Sequence[Migrations]) -> dict[int, str]:
     for migrations in all_migrations:
         for version, script in migrations.items():
             scripts[version] = scripts.get(version, "") + script
-    assert sorted(scripts) == list(range(1, len(scripts) + 1)), "schema versions are numbered 1, 2, 3 without a hole"
-    return scripts
+    return {version: scripts.get(version, "") for version in range(1, max(scripts) + 1)}
 
 
 def _checked_folder(folder: Path) -> Path:
