@@ -225,6 +225,47 @@ def test_quotas_refuse_and_name_the_limit(tmp_path):
     asyncio.run(run())
 
 
+def test_bytes_are_bounded_labels_included_and_given_back_by_erasing(tmp_path):
+    async def run():
+        async with opened(tmp_path / "state", memory_bytes_max=1000) as m:
+            [a] = await m.add([{"text": "a" * 300, "tags": ["t" * 200], "key": "k" * 100}])
+            with pytest.raises(LimitExceeded, match="1000 bytes of memories are kept at most"):
+                await m.add([{"text": "b" * 200, "source": "s" * 200}])
+            await m.add([{"text": "b" * 900}], principal="other")
+            assert 600 < (await m.stats()).size_bytes < 620
+            await m.forget([a.id])
+            assert (await m.stats()).size_bytes > 600
+            await m.forget([a.id], mode="erase")
+            assert (await m.stats()).size_bytes == 0
+            await m.add([{"text": "b" * 200, "source": "s" * 200}])
+
+    asyncio.run(run())
+
+
+@in_memory
+async def test_what_is_said_again_is_counted_and_what_is_dated_says_when_it_was_learnt(m, clock):
+    await m.add([{"text": "tea", "time": "2020-01-01"}], client="editor")
+    clock.at += 10
+    await m.add([{"text": "tea"}, {"text": "tea"}, {"text": "coffee"}], client="other")
+    tea, coffee = sorted((await m.search()).hits, key=lambda hit: hit.time)
+    assert (tea.confirmed, tea.client, tea.time, tea.recorded_at) == (
+        2, "editor", "2020-01-01T00:00:00.000Z", "2026-03-01T12:00:00.000Z",
+    )  # fmt: skip
+    assert (coffee.confirmed, coffee.client, coffee.recorded_at) == (None, "other", None)
+    log = await m._store.read(lambda db: db.execute("SELECT op, client FROM memory_log ORDER BY n").fetchall())
+    assert log == [("add", "editor"), ("confirm", "other"), ("confirm", "other"), ("add", "other")]
+
+
+@in_memory
+async def test_stats_are_of_one_principal(m, clock):
+    await m.add([{"text": "one", "key": "k"}, {"text": "two", "key": "k"}, {"text": "three"}])
+    await m.add([{"text": "four"}], principal="other")
+    await m.edit("me", "I am Ada")
+    stats = await m.stats()
+    assert (stats.live, stats.history, stats.quarantined, stats.notes) == (2, 1, 0, 1)
+    assert dataclasses.astuple(await m.stats(principal="nobody"))[:4] == (0, 0, 0, Limits().memory_bytes_max)
+
+
 # --- secrets
 
 
