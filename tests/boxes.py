@@ -59,14 +59,16 @@ class Opened:
         await self.scheduler.close()
 
 
-def boxed(folder: Path, tier: str | None, body: Callable[[Sandbox], Awaitable[T]], **options: Any) -> T:
+def boxed(
+    folder: Path, tier: str | None, body: Callable[[Sandbox], Awaitable[T]], *, patience_s: float = 120, **options: Any
+) -> T:
     """Run `body(sandbox)` on a sandbox of its own."""
 
     async def run() -> T:
         opened = Opened(folder, tier, **options)
         sandbox = await opened.open()
         try:
-            async with asyncio.timeout(120):
+            async with asyncio.timeout(patience_s):
                 return await body(sandbox)
         finally:
             await opened.close()
