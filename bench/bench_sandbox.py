@@ -36,7 +36,7 @@ from . import peers as others
 from .controls import empty_process, nothing, plain_python
 from .interleave import Absent, Case
 from .outside import Memory, Seen, descendants, look, seen_while, weigh, whole_of, worlds
-from .questions import Program, holding
+from .questions import HOLD_S, Program, holding
 from .survey import Table
 from .ways import Failed, Way, contender
 
@@ -155,22 +155,30 @@ def _note(sandbox: Sandbox) -> str:
 
 
 async def look_at(way: Way) -> Look:
-    program = holding(way.language, threads=not way.process)
+    """Twice if need be: on a busy machine a program may be over before we get to look."""
+    for hold_s in (HOLD_S, 5 * HOLD_S):
+        found = await _looked(way, holding(way.language, threads=not way.process, hold_s=hold_s))
+        if found is not None:
+            return Look(way, *found)
+    return Look(way, None, None)
+
+
+async def _looked(way: Way, program: Program) -> tuple[Seen, Memory | None] | None:
     before = descendants(os.getpid())
 
-    def act(pid: int) -> tuple[Seen, Memory | None]:
+    def act(pid: int) -> tuple[Seen, Memory | None] | None:
         try:
             memory = weigh(whole_of(pid, before))
         except OSError:
             memory = None
-        return look(pid), memory
+        seen = look(pid)
+        return None if seen.uid is None else (seen, memory)
 
     try:
-        found = await seen_while(way.crowd(program), lambda: way.find(program), act)
+        return await seen_while(way.crowd(program), lambda: way.find(program), act)
     except Exception as problem:  # noqa: BLE001  (whatever it raises, it is told here and shows in its rows)
         print(f"{way.name}: nothing to look at: {type(problem).__name__}: {problem}", file=sys.stderr)
-        found = None
-    return Look(way, *(found or (None, None)))
+        return None
 
 
 def _layers(looks: Sequence[Look]) -> Table:
@@ -189,7 +197,8 @@ def _layers(looks: Sequence[Look]) -> Table:
         rows.append(
             (one.way.name, seen.seccomp, privileges, str(held or "none"), str(seen.uid), own + unread, limits, cgroup)
         )
-    told = [f"{one.way.name} says of itself: {one.way.reports}." for one in looks if one.way.reports]
+    reports = {one.way.reports: one.way.name for one in reversed(looks) if one.way.reports}
+    told = [f"{name} says of itself: {report}." for report, name in reports.items()]
     return Table(
         "sandbox.layers",
         "What stands around the process that runs the program, seen from outside while it ran",

@@ -161,9 +161,9 @@ def _newest(fits: Callable[[dict[str, str]], bool]) -> int | None:
 
 
 async def seen_while(
-    running: Awaitable[object], find: Callable[[], int | None], act: Callable[[int], Found]
+    running: Awaitable[object], find: Callable[[], int | None], act: Callable[[int], Found | None]
 ) -> Found | None:
-    """`act` on the process as soon as it is found, while the program runs; None if it ended unseen."""
+    """`act` on the process until it makes something of it, while the program runs; None if it ended unseen."""
     task = asyncio.ensure_future(running)
     found: Found | None = None
     try:

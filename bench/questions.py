@@ -34,17 +34,17 @@ def fresh(language: Language = "python") -> Program:
     return Program(show, f"{a * b}\n")
 
 
-def holding(language: Language = "python", *, threads: bool = True) -> Program:
+def holding(language: Language = "python", *, threads: bool = True, hold_s: float = HOLD_S) -> Program:
     """Without threads it is busy for about as long, in what every subset of Python has."""
     program = fresh(language)
     if not threads and language == "python":
         return Program(f"{program.text}\nfor number in range(2_000_000):\n    number + 1", program.expected)
     if language == "javascript":
-        return Program(f"{program.text}; setTimeout(() => 0, {HOLD_S * 1000})", program.expected)
+        return Program(f"{program.text}; setTimeout(() => 0, {hold_s * 1000})", program.expected)
     extra = 3 + secrets.randbelow(6)
     text = (
         f"{program.text}\nimport _thread, time\n"
-        f"for _ in range({extra}): _thread.start_new_thread(time.sleep, ({2 * HOLD_S},))\ntime.sleep({HOLD_S})"
+        f"for _ in range({extra}): _thread.start_new_thread(time.sleep, ({2 * hold_s},))\ntime.sleep({hold_s})"
     )
     return Program(text, program.expected, 1 + extra)
 

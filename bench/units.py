@@ -22,5 +22,6 @@ def times(value: float | None) -> str:
     if value is None:
         return "-"
     if value < 0.1:
-        return f"1/{1 / value:.0f}" if value > 0 else "0"
+        share = 1 / value if value > 0 else math.inf
+        return f"1/{share:.0f}" if share < 10_000 else f"1/{share / 1000:.0f}k"
     return f"{value:.0f}" if value >= 100 else f"{value:.2f}"

@@ -150,7 +150,15 @@ def test_durations_are_shown_with_three_digits_and_a_unit(micros, shown):
 
 @pytest.mark.parametrize(
     ("ratio", "shown"),
-    [(123.4, "123"), (1.9, "1.90"), (0.1, "0.10"), (0.0251, "1/40"), (1 / 47, "1/47"), (None, "-")],
+    [
+        (123.4, "123"),
+        (1.9, "1.90"),
+        (0.1, "0.10"),
+        (0.0251, "1/40"),
+        (1 / 47, "1/47"),
+        (1 / 27_199, "1/27k"),
+        (None, "-"),
+    ],
 )
 def test_ratios_are_shown_as_a_factor_or_as_a_fraction(ratio, shown):
     assert times(ratio) == shown
