@@ -25,6 +25,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent_kernel.base.audit import MIGRATIONS, Audit
 from agent_kernel.base.limits import Limits
 from agent_kernel.base.policy import Policy
 from agent_kernel.base.ports import Ports
@@ -123,14 +124,18 @@ def _cases(looks: Sequence[Look], absent: Sequence[Absent], note: str) -> list[C
 async def opened(folder: Path) -> AsyncIterator[Sandbox]:
     limits, ports = Limits(), Ports.real()
     scheduler = Scheduler(slots=limits.slots, queue_max=limits.queue_max)
-    store = await Store.open(folder, ports=ports, limits=limits, migrations=(), spawn=scheduler.spawn)
-    sandbox = None
+    store = await Store.open(folder, ports=ports, limits=limits, migrations=[MIGRATIONS], spawn=scheduler.spawn)
+    audit, sandbox = Audit(store, ports, limits), None
     try:
-        sandbox = await Sandbox.open(store=store, ports=ports, limits=limits, policy=Policy(), scheduler=scheduler)
+        await audit.open(scheduler.spawn)
+        sandbox = await Sandbox.open(
+            store=store, ports=ports, limits=limits, policy=Policy(), scheduler=scheduler, audit=audit
+        )
         yield sandbox
     finally:
         if sandbox is not None:
             await sandbox.close()
+            await audit.close()
         await store.close()
         await scheduler.close()
 

@@ -137,7 +137,7 @@ class Kernel:
             await audit.open(scheduler.spawn, version=__version__, pid=os.getpid())
             closing.push_async_callback(audit.close)
             sandbox = await Sandbox.open(
-                store=store, ports=ports, limits=limits, policy=policy, scheduler=scheduler, tier=tier
+                store=store, ports=ports, limits=limits, policy=policy, scheduler=scheduler, audit=audit, tier=tier
             )
             closing.push_async_callback(sandbox.close)
             journal = Journal(store, ports, limits)

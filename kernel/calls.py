@@ -129,15 +129,15 @@ class Calls:
 
     async def _sandbox_run(self, program: Program, flight: Flight, given: dict[str, Any]) -> Answer:
         code = given.pop("code")
-        ran = await self._sandbox.run(code, principal=program.row.principal, on_note=program.say, **given)
+        ran = await self._sandbox.run(code, on_note=program.say, **_origin(program, flight), **given)
         return Answer.ok(wire(ran))
 
     async def _skill(self, program: Program, flight: Flight, given: dict[str, Any]) -> Answer:
         invocation = await self._skills.script(given["name"], given.get("script"), principal=program.row.principal)
         ran = await self._sandbox.run(
             invocation.code, language=invocation.language, argv=(*invocation.argv, *map(str, given.get("args", []))),
-            stdin=json.dumps(given.get("input", {})), skill=invocation.skill_folder, principal=program.row.principal,
-            on_note=program.say,
+            stdin=json.dumps(given.get("input", {})), skill=invocation.skill_folder, on_note=program.say,
+            **_origin(program, flight),
         )  # fmt: skip
         return Answer.ok(wire(ran))
 
@@ -336,7 +336,11 @@ async def _never() -> Answer:
 
 
 def _author(program: Program, flight: Flight) -> dict[str, Any]:
-    return {"principal": program.row.principal, "trust": "guest", "run_id": program.row.run_id, "step": flight.call.n}
+    return {**_origin(program, flight), "trust": "guest"}
+
+
+def _origin(program: Program, flight: Flight) -> dict[str, Any]:
+    return {"principal": program.row.principal, "run_id": program.row.run_id, "step": flight.call.n}
 
 
 def _joined(row: RunRow) -> Answer:

@@ -580,7 +580,7 @@ class Runs:
         return await self._places.run(principal, life)
 
     async def _launch(self, row: RunRow, start: Mapping[str, Any]) -> GuestCell:
-        cell = await self._sandbox.launch(start, timeout_s=None, memory_mb=row.memory_mb, principal=row.principal)
+        cell = await self._sandbox.launch(start, timeout_s=None, memory_mb=row.memory_mb, principal=row.principal, run_id=row.run_id)  # fmt: skip
         return _Watched(cell)
 
     async def close(self) -> None:

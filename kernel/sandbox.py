@@ -38,6 +38,7 @@ from urllib.parse import quote
 
 from .base import filter as syscalls
 from .base import payloads, system
+from .base.audit import Audit, Origin, digest_of
 from .base.cell import Bounds, Cell, Ended, Place, Spawn, Usage
 from .base.census import tasks_of_uid
 from .base.errors import ArgumentError, Denied, GuestError, HostError, LimitExceeded, NotFound
@@ -158,14 +159,14 @@ class _Claim:
 
 
 class Sandbox:
-    def __init__(self, store: Store, ports: Ports, limits: Limits, policy: Policy, scheduler: Tasks) -> None:
+    def __init__(self, store: Store, ports: Ports, limits: Limits, policy: Policy, scheduler: Tasks, *, audit: Audit) -> None:  # fmt: skip
         self.tier = "none"
         self.layers: tuple[str, ...] = ()
         self.degraded: tuple[str, ...] = ()
         self.python = ""
         """Version of the interpreter that runs guests; a program's replay is bound to its minor version."""
         self._store, self._ports, self._limits, self._policy, self._scheduler = store, ports, limits, policy, scheduler
-        self._rooms = asyncio.Semaphore(limits.sandboxes_max)
+        self._audit, self._rooms = audit, asyncio.Semaphore(limits.sandboxes_max)
         self._restarting = asyncio.Lock()
         self._filters: dict[str, bytes] = {}
         self._zygote: Zygote | None = None
@@ -184,6 +185,7 @@ class Sandbox:
         limits: Limits,
         policy: Policy,
         scheduler: Tasks,
+        audit: Audit,
         tier: str | None = None,
     ) -> Self:
         """`tier` asks for that one and no other; what cannot be had makes `tier` none and every run a refusal, not the open."""
@@ -194,7 +196,7 @@ class Sandbox:
                     f"The shared folder {folder.path} contains the state folder {store.folder}, which no sandbox may see."
                     " Share a folder that does not, or move the state with --state.",
                 )
-        self = cls(store, ports, limits, policy, scheduler)
+        self = cls(store, ports, limits, policy, scheduler, audit=audit)
         if not system.ISOLATES:
             self.refusals.append(system.NO_SANDBOX)
             return self
@@ -234,25 +236,35 @@ class Sandbox:
         skill: Path | None = None,
         argv: Sequence[str] = (),
         principal: str = LOCAL,
+        client: str | None = None,
+        run_id: str | None = None,
+        step: int | None = None,
         on_note: Callable[[Note], None] | None = None,
     ) -> Result:
-        self._check(language, timeout_s, memory_mb, packages, allow_hosts)
-        given = checked_files(files or {}, self._limits)
-        texts = [_utf8("code", code), _utf8("stdin", stdin or ""), *(_utf8("argv", word) for word in argv)]
-        start = {
-            "v": 1, "mode": "code", "language": language, "code": code, "argv": list(argv),
-            "files": {path: _text_or_base64(data) for path, data in given.items()},
-        }  # fmt: skip
-        async with self._rooms:
-            cell = await self._cell(timeout_s, memory_mb, skill, texts[1])
-            try:
-                cell.watch()
-                await cell.send(encode(START, 0, json.dumps(start).encode()))
-                claim = await self._converse(cell, on_note)
-                ended = await cell.end(kill=claim is not None, given=given)
-            finally:
-                self._forget(cell)
-        return await self._result(principal, cell, claim, ended)
+        with self._audit.begin(
+            "run", Origin(principal, client, run_id, step), language=language, timeout_s=timeout_s, memory_mb=memory_mb, packages=packages,
+            allow_hosts=allow_hosts,
+        ) as act:  # fmt: skip
+            self._check(language, timeout_s, memory_mb, packages, allow_hosts)
+            given = checked_files(files or {}, self._limits)
+            texts = [_utf8("code", code), _utf8("stdin", stdin or ""), *(_utf8("argv", word) for word in argv)]
+            act.given(texts[0], argv, given)
+            start = {
+                "v": 1, "mode": "code", "language": language, "code": code, "argv": list(argv),
+                "files": {path: _text_or_base64(data) for path, data in given.items()},
+            }  # fmt: skip
+            async with self._rooms:
+                cell = await self._cell(timeout_s, memory_mb, skill, texts[1])
+                act.sandbox_id, claim = cell.id, None
+                try:
+                    cell.watch()
+                    await cell.send(encode(START, 0, json.dumps(start).encode()))
+                    claim = await self._converse(cell, on_note)
+                    ended = await cell.end(kill=claim is not None, given=given)
+                finally:
+                    self._forget(cell)
+                    act.ran(cell, self.tier, None if claim is None else claim.exit_code)
+            return await self._result(principal, cell, claim, ended)
 
     async def _converse(self, cell: Cell, on_note: Callable[[Note], None] | None) -> _Claim | None:
         """Frames of a one-shot guest until END; None when it left without one (bash, an exit, a crash, a kill).
@@ -320,14 +332,29 @@ class Sandbox:
         *,
         timeout_s: float | None,
         memory_mb: int,
-        principal: str = LOCAL,  # noqa: ARG002  who asked; rooms are not shared out by principal here, the scheduler does that
+        principal: str = LOCAL,
+        run_id: str | None = None,
         skill: Path | None = None,
         cpu_s: float | None = None,
     ) -> Cell:
         """A child that has its START; the caller talks to it and must `end` or `abandon` it."""
-        self._check("python", timeout_s, memory_mb, (), ())
-        cell = await self._cell(timeout_s, memory_mb, skill, b"", cpu_s)
-        cell.on_close = lambda: self._forget(cell)
+        origin = Origin(principal, run_id=run_id)
+        act = self._audit.begin("program", origin, timeout_s=timeout_s, memory_mb=memory_mb, cpu_s_max=cpu_s)
+        try:
+            self._check("python", timeout_s, memory_mb, (), ())
+            act.given(str(start.get("program", "")).encode(errors="replace"), (), start.get("files") or ())
+            cell = await self._cell(timeout_s, memory_mb, skill, b"", cpu_s)
+        except BaseException as error:
+            act.failed(error)
+            raise
+        act.sandbox_id = cell.id
+
+        def closed() -> None:
+            self._forget(cell)
+            act.ran(cell, self.tier, None)
+            act.leave()
+
+        cell.on_close = closed
         try:
             cell.watch()
             await cell.send(encode(START, 0, json.dumps(start).encode()))
@@ -336,16 +363,21 @@ class Sandbox:
             raise
         return cell
 
-    async def read(self, *, uri: str, offset: int = 0, limit: int | None = None, principal: str = LOCAL) -> Content:
-        found = await self._store.artifact(principal, uri)
-        if found is None:
-            raise NotFound(
-                "uri.unknown", f"There is nothing at {uri[:200]!r}, or it has expired. Use a uri that a reply named."
-            )
-        if offset < 0 or (limit is not None and limit < 0):
-            raise ArgumentError("argument.invalid", f"offset {offset} and limit {limit} must not be negative.")
-        end = None if limit is None else offset + limit
-        return Content(uri, found.mime, len(found.data), offset, found.data[offset:end])
+    async def read(
+        self, *, uri: str, offset: int = 0, limit: int | None = None, principal: str = LOCAL, client: str | None = None
+    ) -> Content:
+        with self._audit.begin("read", Origin(principal, client), uri_sha256=digest_of([uri])) as act:
+            found = await self._store.artifact(principal, uri)
+            if found is None:
+                what = f"There is nothing at {uri[:200]!r}, or it has expired."
+                raise NotFound("uri.unknown", f"{what} Use a uri that a reply named.")
+            if offset < 0 or (limit is not None and limit < 0):
+                raise ArgumentError("argument.invalid", f"offset {offset} and limit {limit} must not be negative.")
+            end = None if limit is None else offset + limit
+            data = found.data[offset:end]
+            act.sandbox_id = uri.removeprefix("sandbox://").partition("/")[0]
+            act.became(bytes_out=len(data))
+        return Content(uri, found.mime, len(found.data), offset, data)
 
     # --- making cells
 
@@ -622,7 +654,8 @@ async def _trial() -> Sandbox:
                 Path(folder) / "state", ports=ports, limits=limits, migrations=(), spawn=tasks.spawn
             )
             try:
-                sandbox = await Sandbox.open(store=store, ports=ports, limits=limits, policy=Policy(), scheduler=tasks)
+                audit = Audit(store, ports, limits)
+                sandbox = await Sandbox.open(store=store, ports=ports, limits=limits, policy=Policy(), scheduler=tasks, audit=audit)  # fmt: skip
                 await sandbox.close()
             finally:
                 await store.close()

@@ -86,7 +86,7 @@ def _table(events: Sequence[Mapping[str, Any]]) -> Table:
         )
     for event in events:
         peak = event.get("peak_memory_bytes")
-        by = " ".join(str(event[name]) for name in ("principal", "agent", "run_id", "step") if name in event)
+        by = " ".join(str(event[name]) for name in ("principal", "client", "run_id", "step") if name in event)
         cells = (
             event["n"], event["at"].replace("T", " ").removesuffix("Z"), event["op"], event.get("stopped_by", event["outcome"]),
             event.get("sandbox_id"), by, event.get("exit_code"), _seconds(event, "wall_s"), _seconds(event, "cpu_s"),

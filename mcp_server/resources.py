@@ -1,6 +1,7 @@
 """What has a uri: one reader for MCP resources and for `sandbox_read`.
 
     kernel://status        the kernel: pid, tier, runs, queue, what is shared
+    kernel://audit         what the caller's sandboxes did, newest last;   kernel://audit/{before}   the page before an event's number
     run://{id}             a run as run_get shows it;   run://{id}/steps   its recorded steps
     memory://blocks        the standing notes
     memory://stats         how much is remembered, and how much may be
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent_kernel import Kernel
+from agent_kernel.base.audit import shown
 from agent_kernel.base.errors import ArgumentError, KernelError, NotFound
 from agent_kernel.base.ports import LOCAL
 from agent_kernel.skills import Loaded
@@ -36,7 +38,11 @@ __all__ = ["TEMPLATES", "Content", "Part", "decoded", "listed", "read", "read_pa
 PAGE_BYTES = 12 << 10
 """A page of text, which JSON makes longer: quotes, line ends and control characters count double or more."""
 
+DIGEST_CHARS = 12
+EVENTS_MAX = 40
+
 TEMPLATES = (
+    ("kernel://audit/{before}", "older audit", "What sandboxes did before the event of that number"),
     ("run://{run_id}", "run", "A run: status, output, what it waits for"),
     ("run://{run_id}/steps", "run steps", "The recorded steps of a run"),
     ("memory://{memory_id}", "memory", "The whole text of a fact"),
@@ -72,7 +78,8 @@ class Part:
     note: str | None = None
 
 
-async def read(kernel: Kernel, uri: str) -> Content:
+async def read(kernel: Kernel, uri: str, client: str | None = None) -> Content:
+    """`client` is a label for the audit: who reads."""
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme not in SCHEMES:
         close = difflib.get_close_matches(scheme, SCHEMES, 1)
@@ -84,6 +91,10 @@ async def read(kernel: Kernel, uri: str) -> Content:
     match scheme, rest.split("/"):
         case "kernel", ["status"]:
             return _json(uri, await status(kernel))
+        case "kernel", ["audit"]:
+            return _json(uri, await audit_page(kernel, None))
+        case "kernel", ["audit", before] if before.isdecimal() and len(before) <= 15:
+            return _json(uri, await audit_page(kernel, int(before)))
         case "run", [run_id]:
             return _json(uri, await kernel.runs.view(run_id))
         case "run", [run_id, "steps"]:
@@ -98,9 +109,8 @@ async def read(kernel: Kernel, uri: str) -> Content:
         case "memory", [memory_id]:
             return Content(uri, "text/plain", (await kernel.memory.text(memory_id)).encode())
         case "sandbox", _:
-            artifact = await kernel.store.artifact(LOCAL, uri)
-            if artifact is not None:
-                return Content(uri, artifact.mime, artifact.data)
+            found = await kernel.sandbox.read(uri=uri, client=client)
+            return Content(uri, found.mime, found.data)
         case "skill", _:
             return await _skill_file(kernel, uri)
     raise unknown(uri)
@@ -112,9 +122,11 @@ def unknown(uri: str) -> KernelError:
     )
 
 
-async def read_part(kernel: Kernel, uri: str, offset: int = 0, limit: int = PAGE_BYTES) -> Part | Content:
+async def read_part(
+    kernel: Kernel, uri: str, offset: int = 0, limit: int = PAGE_BYTES, client: str | None = None
+) -> Part | Content:
     """One page of text; a picture as a whole (the server makes an image of it)."""
-    content = await read(kernel, uri)
+    content = await read(kernel, uri, client)
     size = len(content.data)
     if content.text is None:
         if content.mime.startswith("image/"):
@@ -139,6 +151,7 @@ async def listed(kernel: Kernel, *, graph: bool = False) -> list[tuple[str, str,
     """(uri, name, description, mime) of what a host may offer: few, and in a stable order; the `graph` where its tools are."""
     found = [
         ("kernel://status", "status", "The kernel: isolation, runs, what is shared", "application/json"),
+        ("kernel://audit", "audit", "What sandboxes did: when, for whom, limits, how they ended", "application/json"),
         ("memory://blocks", "standing notes", "Notes that hold for every conversation", "application/json"),
         ("memory://stats", "memory", "How much is remembered, and how much may be", "application/json"),
     ]
@@ -159,6 +172,16 @@ async def status(kernel: Kernel) -> dict[str, Any]:
         "folders": [f"{folder.path}{':rw' if folder.writable else ''}" for folder in grants.folders],
         "skill_problems": wire(await kernel.skills.problems()),
     }
+
+
+async def audit_page(kernel: Kernel, before: int | None) -> dict[str, Any]:
+    """As many events as fit a page, newest last, and the uri of those before them."""
+    found = await kernel.audit.page(LOCAL, before=before, limit=EVENTS_MAX + 1)
+    events = [shown(event, digest_chars=DIGEST_CHARS) for event in found]
+    kept = events[-EVENTS_MAX:]
+    while len(compact(kept)) > PAGE_BYTES - 64:
+        del kept[0]
+    return {"events": kept, **({"older": f"kernel://audit/{kept[0]['n']}"} if len(kept) < len(events) else {})}
 
 
 async def _skill_file(kernel: Kernel, uri: str) -> Content:

@@ -62,7 +62,7 @@ async def serve_stdio(options: Options, source: int, sink: int, parent: int) -> 
         stop_watching = watch_parent(parent, connection.ended)
         for number in system.END_SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, connection.ended)
-        server = build(kernel, (*kernel.policy.memory.profiles, *options.memory_profiles))
+        server = build(kernel, (*kernel.policy.memory.profiles, *options.memory_profiles), options.agent)
         try:
             await server.run(connection.incoming, connection.outgoing, server.create_initialization_options())
         finally:

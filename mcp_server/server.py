@@ -370,7 +370,7 @@ class Face:
         )
 
     async def read_resource(self, ctx: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
-        content = await resources.read(self.kernel, str(params.uri))
+        content = await resources.read(self.kernel, str(params.uri), self.agent or client_name(ctx))
         text = content.text
         if text is not None:
             item: Any = types.TextResourceContents(uri=content.uri, mime_type=content.mime, text=text)

@@ -255,11 +255,11 @@ async def _pass_on(notes: AsyncIterator[Mapping[str, Any]], note: Callable[[Mapp
 
 
 async def sandbox_run(call: Call) -> Any:
-    return await call.kernel.sandbox.run(on_note=call.note, **call.arguments)
+    return await call.kernel.sandbox.run(on_note=call.note, client=call.client, **call.arguments)
 
 
 async def sandbox_read(call: Call) -> Any:
-    return await resources.read_part(call.kernel, **call.arguments)
+    return await resources.read_part(call.kernel, client=call.client, **call.arguments)
 
 
 async def run_start(call: Call) -> Any:
@@ -351,6 +351,7 @@ async def skill_run(call: Call) -> Any:
         skill=invocation.skill_folder,
         timeout_s=given.get("timeout_s", 30.0),
         on_note=call.note,
+        client=call.client,
     )
 
 

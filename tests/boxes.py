@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from agent_kernel.base.audit import MIGRATIONS, Audit
 from agent_kernel.base.limits import Limits
 from agent_kernel.base.policy import Folder, Grants, Policy
 from agent_kernel.base.ports import Ports
@@ -40,12 +41,15 @@ class Opened:
         self.scheduler = Scheduler(slots=8, queue_max=64)
         policy = Policy(grants=Grants(folders=tuple(map(Folder, self.shared))))
         self.store = await Store.open(
-            self.folder / "state", ports=ports, limits=limits, migrations=(), spawn=self.scheduler.spawn
+            self.folder / "state", ports=ports, limits=limits, migrations=[MIGRATIONS], spawn=self.scheduler.spawn
         )
         try:
+            self.audit = Audit(self.store, ports, limits)
+            await self.audit.open(self.scheduler.spawn)
             self.sandbox = await Sandbox.open(
-                store=self.store, ports=ports, limits=limits, policy=policy, scheduler=self.scheduler, tier=self.tier
-            )
+                store=self.store, ports=ports, limits=limits, policy=policy, scheduler=self.scheduler, audit=self.audit,
+                tier=self.tier,
+            )  # fmt: skip
         except BaseException:
             await self.store.close()
             raise
@@ -55,6 +59,7 @@ class Opened:
 
     async def close(self) -> None:
         await self.sandbox.close()
+        await self.audit.close()
         await self.store.close()
         await self.scheduler.close()
 

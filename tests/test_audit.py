@@ -12,12 +12,16 @@ from pathlib import Path
 
 import pytest
 from agent_kernel.base.audit import MIGRATIONS, Audit, Origin, select, shown, verify
-from agent_kernel.base.errors import Denied, HostError
+from agent_kernel.base.errors import Denied, HostError, KernelError
 from agent_kernel.base.limits import Limits
 from agent_kernel.base.ports import Ports
 from agent_kernel.base.store import Store, look
 from agent_kernel.scheduler import Scheduler
 from agent_kernel_mcp.__main__ import main as command
+
+sys.path.insert(0, str(Path(__file__).parent))
+from kernels import opened as opened_kernel
+from kernels import ran as ran_program
 
 
 class Patient:
@@ -72,7 +76,7 @@ def everything(folder):
 
 def test_an_event_says_who_what_and_how_it_ended_and_holds_no_payload(tmp_path):
     async def body(audit):
-        origin = Origin("alice", agent="cursor", run_id="run_1", step=3)
+        origin = Origin("alice", client="cursor", run_id="run_1", step=3)
         with audit.begin("run", origin, language="python", timeout_s=30.0) as operation:
             operation.given(b"print('s3cret')", ["--s3cret"], ["s3cret.txt"])
             operation.sandbox_id = "sbx_1"
@@ -82,7 +86,7 @@ def test_an_event_says_who_what_and_how_it_ended_and_holds_no_payload(tmp_path):
 
     event = ran(tmp_path / "s", body)
     assert event["n"] == 2
-    assert (event["principal"], event["agent"], event["run_id"], event["step"]) == ("alice", "cursor", "run_1", 3)
+    assert (event["principal"], event["client"], event["run_id"], event["step"]) == ("alice", "cursor", "run_1", 3)
     assert (event["op"], event["outcome"], event["sandbox_id"], event["exit_code"]) == ("run", "ended", "sbx_1", 0)
     assert event["code_bytes"] == 15
     assert len(event["code_sha256"]) == len(event["argv_sha256"]) == len(event["files_sha256"]) == 64
@@ -158,8 +162,8 @@ def test_the_chain_of_what_was_written_by_several_kernels_is_whole(tmp_path):
         ("DELETE FROM audit WHERE n<3", 1),
         ("DELETE FROM audit WHERE n>5", 6),
         ("DELETE FROM audit", 1),
-        ("INSERT INTO audit SELECT 99, at, principal, agent, op, outcome, NULL, NULL, NULL, facts, digest FROM audit WHERE n=3", 8),
-        ("INSERT INTO audit SELECT 8, at, principal, agent, op, outcome, NULL, NULL, NULL, facts, digest FROM audit WHERE n=3", 8),
+        ("INSERT INTO audit SELECT 99, at, principal, client, op, outcome, NULL, NULL, NULL, facts, digest FROM audit WHERE n=3", 8),
+        ("INSERT INTO audit SELECT 8, at, principal, client, op, outcome, NULL, NULL, NULL, facts, digest FROM audit WHERE n=3", 8),
     ],
 )  # fmt: skip
 def test_a_clumsy_edit_breaks_the_chain_where_it_was_made(tmp_path, by_hand, broken_at):
@@ -322,7 +326,7 @@ def test_hostile_arguments_are_bounded_and_break_nothing(tmp_path):
     }
 
     async def body(audit):
-        act(audit, origin=Origin(agent="\x1b[31m\ud800" * 100), **hostile)
+        act(audit, origin=Origin(client="\x1b[31m\ud800" * 100), **hostile)
         await several(audit, 1)
         return await audit.page("local", before=None, limit=9)
 
@@ -416,7 +420,7 @@ def test_the_command_makes_no_state_and_refuses_what_it_cannot_read(tmp_path, ca
 
 def test_the_table_shows_no_control_characters_of_anybody(tmp_path, capsys):
     async def body(audit):
-        act(audit, origin=Origin(agent="[red]\x1b[31mred"), packages=["\x1b]0;title\x07"])
+        act(audit, origin=Origin(client="[red]\x1b[31mred"), packages=["\x1b]0;title\x07"])
 
     ran(tmp_path / "s", body)
     assert command(["audit", "--state", str(tmp_path / "s")]) == 0
@@ -424,3 +428,119 @@ def test_the_table_shows_no_control_characters_of_anybody(tmp_path, capsys):
     assert "[red]" in text
     assert "\x1b" not in text
     assert "\x07" not in text
+
+
+# --- what the sandbox records
+
+
+SOURCE = """
+    ran = await kernel.sandbox.run("print(1)")
+    try:
+        await kernel.sandbox.run("1", allow_hosts=["example.org"])
+    except kernel.Error:
+        pass
+    return ran.stdout
+"""
+
+
+def audited(folder, body, **options):
+    """The events of the local user after `body(kernel)`, as they are shown."""
+
+    async def act(kernel):
+        value = await body(kernel)
+        events = await kernel.audit.page("local", before=None, limit=99)
+        return value, [shown(event) for event in events if event.outcome != "started"]
+
+    return opened_kernel(folder, act, **options)
+
+
+def test_a_call_is_recorded_with_its_limits_its_end_and_what_came_out(tmp_path):
+    async def body(kernel):
+        result = await kernel.sandbox.run(
+            "open('new', 'w').write('12345'); raise SystemExit(3)",
+            files={"in": "1"},
+            memory_mb=300,
+            timeout_s=20.0,
+            client="cursor",
+        )
+        await kernel.sandbox.run("import time; time.sleep(30)", timeout_s=0.2)
+        await kernel.sandbox.read(uri=result.files[0].uri)
+        return result
+
+    result, (ran, slow, read) = audited(tmp_path / "s", body)
+    assert (ran["sandbox_id"], ran["client"], ran["tier"], ran["language"]) == (
+        result.id,
+        "cursor",
+        result.tier,
+        "python",
+    )
+    assert (ran["memory_mb"], ran["timeout_s"], ran["exit_code"]) == (300, 20.0, 3)
+    assert (ran["files_count"], ran["files_out"], ran["files_out_bytes"]) == (1, 1, 5)
+    assert ran["cpu_s"] == round(result.usage.cpu_s, 6)
+    assert ran["peak_memory_bytes"] == result.usage.peak_memory_bytes
+    assert (slow["stopped_by"], slow["timeout_s"]) == ("timeout", 0.2)
+    assert "exit_code" not in slow
+    assert (read["op"], read["sandbox_id"], read["bytes_out"]) == ("read", result.id, 5)
+
+
+def test_what_a_program_runs_carries_its_run_and_call_and_its_own_process_is_recorded(tmp_path):
+    async def body(kernel):
+        return (await ran_program(kernel, SOURCE))["run_id"]
+
+    run_id, events = audited(tmp_path / "s", body)
+    found = {(event["op"], event.get("step")): event for event in events}
+    assert {event["run_id"] for event in events} == {run_id}
+    assert found["run", 0]["outcome"] == "ended"
+    assert (found["run", 1]["error"], found["run", 1]["allow_hosts"]) == ("egress.denied", ["example.org"])
+    [program] = [event for event in events if event["op"] == "program"] or [None]
+    if program is not None:  # its process may still be ending
+        assert program["code_bytes"] > len(SOURCE)
+    closed = everything(tmp_path / "s")
+    assert [event.outcome for event in closed if event.op == "program"][-1] == "ended"
+
+
+@pytest.mark.parametrize(
+    ("code", "arguments"),
+    [
+        ("limit.exceeded", {"memory_mb": 10**6}),
+        ("egress.denied", {"allow_hosts": ["example.org"]}),
+        ("packages.denied", {"packages": ["numpy"]}),
+        ("path.outside", {"files": {"../x": ""}}),
+    ],
+)
+def test_a_refused_call_is_recorded_with_the_code_of_its_refusal(tmp_path, code, arguments):
+    async def body(kernel):
+        with pytest.raises(KernelError, match=code.replace(".", r"\.")):
+            await kernel.sandbox.run("1", **arguments)
+
+    _, [event] = audited(tmp_path / "s", body)
+    assert (event["op"], event["outcome"], event["error"]) == ("run", "refused", code)
+
+
+def test_a_call_that_is_given_up_is_recorded_as_cancelled_with_its_sandbox(tmp_path):
+    async def body(kernel):
+        alive = asyncio.Event()
+        code = "import kernel, time\nkernel.log('up')\ntime.sleep(60)"
+        calling = asyncio.ensure_future(kernel.sandbox.run(code, on_note=lambda _: alive.set()))
+        await alive.wait()
+        calling.cancel()
+        await asyncio.gather(calling, return_exceptions=True)
+
+    _, [event] = audited(tmp_path / "s", body)
+    assert (event["outcome"], event["tier"]) == ("cancelled", "full")
+
+
+def test_nothing_is_run_that_could_not_be_recorded(tmp_path):
+    async def body(kernel):
+        kernel.audit.limits = replace(kernel.audit.limits, audit_waiting_max=0)
+        for refused in (
+            kernel.sandbox.run("1"),
+            kernel.sandbox.launch({}, timeout_s=1.0, memory_mb=64),
+            kernel.sandbox.read(uri="sandbox://sbx_1/stdout"),
+        ):
+            with pytest.raises(HostError, match=r"sandbox\.audit_behind"):
+                await refused
+        kernel.audit.limits = replace(kernel.audit.limits, audit_waiting_max=10)
+
+    assert audited(tmp_path / "s", body)[1] == []
+    assert look(tmp_path / "s", verify).lost == 3

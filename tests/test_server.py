@@ -465,6 +465,8 @@ def test_resources_are_listed_and_read(servers, mode):
             assert "run://{run_id}/steps" in templates
             for uri, words in (
                 ("kernel://status", '"pid"'),
+                ("kernel://audit", '"program"'),
+                ("kernel://audit/1", '"events":[]'),
                 ("memory://blocks", "water the plants"),
                 (f"run://{run['run_id']}", '"completed"'),
                 (f"run://{run['run_id']}/steps", "{"),
@@ -473,7 +475,13 @@ def test_resources_are_listed_and_read(servers, mode):
                 read = await c.read_resource(uri)
                 assert words in read.contents[0].text, uri
                 assert not (await c.call_tool("sandbox_read", {"uri": uri})).is_error
-            for uri in ("run://run_aaaaaaaaaaaa", "sandbox://none", "kernel://nothing", "file:///etc/passwd"):
+            for uri in (
+                "run://run_aaaaaaaaaaaa",
+                "sandbox://none",
+                "kernel://nothing",
+                "kernel://audit/x",
+                "file:///etc/passwd",
+            ):
                 with pytest.raises(MCPError):
                     await c.read_resource(uri)
                 assert (await refused(c, "sandbox_read", uri=uri))["code"] in (
@@ -483,6 +491,26 @@ def test_resources_are_listed_and_read(servers, mode):
                 )
 
     servers.run(main())
+
+
+def test_the_audit_is_read_back_page_by_page_and_names_the_client(tmp_path):
+    async def main():
+        async with client(tmp_path / "s", "--agent", "a-label") as c:
+            for number in range(70):
+                assert (await refused(c, "sandbox_run", code="1", memory_mb=9000 + number))["code"] == "limit.exceeded"
+            await ok(c, "sandbox_run", code="1")
+            uri, seen = "kernel://audit", []
+            while uri:
+                text = (await c.read_resource(uri)).contents[0].text
+                assert len(text) < 12 << 10
+                page = json.loads(text)
+                assert page["events"]
+                seen, uri = page["events"] + seen, page.get("older")
+            assert [event["memory_mb"] for event in seen if event["outcome"] == "refused"] == list(range(9000, 9070))
+            assert {event["client"] for event in seen} == {"a-label"}
+            assert len(seen[-1]["code_sha256"]) == 12
+
+    bounded(main())
 
 
 def test_instructions_name_what_is_shared(tmp_path):

@@ -88,6 +88,7 @@ def test_memory_skills_and_the_lock_work_and_code_is_refused_with_what_to_do(pla
         assert said["found"] == ["The cat is called Mikado"]
         assert "durable-programs" in said["skills"]
         assert said["status"] == "none"
+        assert said["audit"][-1] == ["run", "refused"]
 
 
 @ELSEWHERE

@@ -1,7 +1,9 @@
 """Twins of the sandbox. Those of isolation really run the code on the host; they are short-sighted, not malicious."""
 
 import asyncio
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -146,4 +148,50 @@ async def silent_about_layers(call: Call) -> Answer:
     answer = await call.serve()
     if call.tool == "sandbox_run":
         answer.result.pop("_meta", None)
+    return answer
+
+
+def alters_audit(clause: str, lie: str, change: Callable[[Call, dict[str, Any]], None]) -> None:
+    """A twin that changes the events of kernel://audit, one by one."""
+
+    @twin(clause, lie)
+    async def liar(call: Call) -> Answer:
+        answer = await call.serve()
+        contents = answer.result.get("contents") or []
+        if call.method == "resources/read" and str(call.params.get("uri")).startswith("kernel://audit") and contents:
+            page = json.loads(contents[0]["text"])
+            for event in page["events"]:
+                change(call, event)
+            contents[0]["text"] = json.dumps(page)
+        return answer
+
+
+def unstopped(_: Call, event: dict[str, Any]) -> None:
+    event.pop("stopped_by", None)
+
+
+def as_ended(_: Call, event: dict[str, Any]) -> None:
+    if event.get("outcome") == "refused":
+        event["outcome"] = "ended"
+
+
+def without_origin(_: Call, event: dict[str, Any]) -> None:
+    event.pop("run_id", None)
+
+
+alters_audit("sandbox.audit.lists-calls", "does not record what stopped a call", unstopped)
+alters_audit("sandbox.audit.lists-refusals", "records a refusal as a call that ended", as_ended)
+alters_audit("sandbox.audit.names-the-run", "forgets for which run it worked", without_origin)
+
+
+@twin("sandbox.audit.holds-no-payload", "keeps the code of each call in its audit")
+async def keeps_code(call: Call) -> Answer:
+    answer = await call.serve()
+    contents = answer.result.get("contents") or []
+    if call.tool == "sandbox_run":
+        call.notes.again["code"] = call.text
+    elif call.method == "resources/read" and contents and "code" in call.notes.again:
+        contents[0]["text"] = contents[0]["text"].replace(
+            '"op":"run"', f'"op":"run","code":{json.dumps(call.notes.again["code"])}'
+        )
     return answer

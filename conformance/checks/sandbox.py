@@ -1,6 +1,7 @@
 """Checks of sandbox_run and sandbox_read. The suite plays the host: it owns a canary file, a listener and a marked process."""
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ from typing import Any
 from ..driver import Driver
 from ..registry import Failed, Untestable, check, expect
 from .protocol import raw_call
+
+AUDIT_PAGES = 5
 
 
 @check("sandbox.run.keeps-streams-apart")
@@ -374,3 +377,81 @@ async def tier_and_layers_are_reported(c: Driver) -> None:
     expect(told.get("tier") in ("full", "confined", "limits"), f"the tier is {told.get('tier')!r} in _meta: {meta}")
     expect(isinstance(told.get("layers"), list) and told["layers"], f"no layers in _meta: {meta}")
     expect((told.get("usage") or {}).get("wall_s", -1) >= 0, f"no usage.wall_s in _meta: {meta}")
+
+
+# --- the audit
+
+
+async def audit_of(c: Driver, code: str | None = None, **wanted: Any) -> dict[str, Any]:
+    """The newest event that fits, from the first pages of kernel://audit."""
+    uri, digest = "kernel://audit", None if code is None else hashlib.sha256(code.encode()).hexdigest()[:12]
+    for _ in range(AUDIT_PAGES):
+        message = await c.subject.ask_raw("resources/read", {"uri": uri})
+        contents = message.get("result", {}).get("contents") or []
+        expect(contents, f"{uri} is not readable: {str(message)[:300]}")
+        page = json.loads(contents[0].get("text", ""))
+        for event in reversed(page.get("events") or []):
+            ended = event.get("outcome") != "started" and (digest is None or event.get("code_sha256") == digest)
+            if ended and all(event.get(name) == value for name, value in wanted.items()):
+                return dict(event)
+        if not page.get("older"):
+            break
+        uri = page["older"]
+    raise Failed(f"no event of {wanted} {digest or ''} in kernel://audit")
+
+
+@check("sandbox.audit.lists-calls")
+async def calls_are_audited(c: Driver) -> None:
+    code = f"'{c.token}'; raise SystemExit(7)"
+    await c.python(code, memory_mb=300)
+    event = await audit_of(c, code)
+    seen = {name: event.get(name) for name in ("op", "outcome", "memory_mb", "exit_code", "language")}
+    expect(
+        seen == {"op": "run", "outcome": "ended", "memory_mb": 300, "exit_code": 7, "language": "python"}, f"{event}"
+    )
+    expect(event.get("sandbox_id") and event.get("at"), f"without an id or a time: {event}")
+    slow = f"'{c.token}'\nimport time\ntime.sleep(20)"
+    await c.python(slow, timeout_s=0.5)
+    event = await audit_of(c, slow)
+    expect(event.get("stopped_by") == "timeout" and event.get("timeout_s") == 0.5, f"out of time, and it says {event}")
+    text = (await c.ok("sandbox_read", uri="kernel://audit")).get("text", "")
+    expect('"events"' in text, f"sandbox_read of kernel://audit: {text[:200]!r}")
+
+
+@check("sandbox.audit.lists-refusals")
+async def refusals_are_audited(c: Driver) -> None:
+    asked = 1_000_000 + int(c.token[1:], 16) % 1_000_000
+    for code, more in (
+        ("limit.exceeded", {}),
+        ("egress.denied", {"memory_mb": 64, "allow_hosts": [f"{c.token}.invalid"]}),
+        ("packages.denied", {"memory_mb": 64, "packages": [f"{c.token}-none"]}),
+    ):
+        given: dict[str, Any] = {"memory_mb": asked, **more}
+        await c.refused(code, "sandbox_run", code="1", **given)
+        event = await audit_of(c, outcome="refused", error=code, **given)
+        expect(event.get("op") == "run" and "exit_code" not in event, f"the refusal is recorded as {event}")
+
+
+@check("sandbox.audit.holds-no-payload")
+async def audit_holds_no_payload(c: Driver) -> None:
+    code = f"import sys\nprint('{c.token}', sys.stdin.read())\nopen('out-{c.token}.txt', 'w').write('{c.token}')"
+    result = await c.python(code, stdin=c.token, files={f"in-{c.token}.txt": c.token})
+    await c.ok("sandbox_read", uri=result["files"][0]["uri"])
+    event = await audit_of(c, code)
+    expect(event.get("files_out") == 1, f"one file came out: {event}")
+    message = await c.subject.ask_raw("resources/read", {"uri": "kernel://audit"})
+    expect(c.token not in json.dumps(message), "the audit holds what only the code, its files or its output held")
+
+
+@check("sandbox.audit.names-the-run")
+async def audit_names_the_run(c: Driver) -> None:
+    code = f"print('{c.token}')"
+    program = (
+        f"async def main(input):\n    await kernel.sleep(0.01)\n    await kernel.sandbox.run({code!r})\n    return 1"
+    )
+    run = await c.run(program)
+    expect(run.get("status") == "completed", f"the program ended as {run}")
+    steps = (await c.ok("run_get", run_id=run["run_id"], view="steps"))["steps"]
+    n = next(step["n"] for step in steps if step.get("kind") == "sandbox.run")
+    event = await audit_of(c, code)
+    expect((event.get("run_id"), event.get("step")) == (run["run_id"], n), f"run {run['run_id']} call {n}: {event}")

@@ -1,9 +1,9 @@
 """The audit: what was asked of the sandbox, for whom, and what became of it. One chained table that grows at its end.
 
     op          run (one-shot code), program (a held cell), read (bytes that a sandbox left); open, close, retention, lost of the kernel itself
-    outcome     ended | refused (nothing was run; the error's code says why) | failed (later) | cancelled | started (of what runs for longer
-                than a flush)
-    who         principal; agent, run_id, step where they are known
+    outcome     ended | refused (nothing was run; the error's code says why) | failed (later) | cancelled | started (of what was at work at
+                a flush: another event follows)
+    who         principal; client, run_id, step where they are known
     facts       JSON: language, limits asked, tier, digests of layers, code, argv and names of files; what stopped it, exit code, time,
                 memory, bytes and files that came out. Digests and numbers: no code, no names of files, no output.
     digest      SHA-256 over the digest of the event before and all fields of this one
@@ -38,13 +38,26 @@ from typing import Any, NamedTuple, Self, TypeAlias
 
 import orjson
 
+from .cell import Cell
 from .errors import HostError, KernelError, KernelFault
 from .limits import Limits
 from .output import harmless
 from .ports import LOCAL, Ports, rfc3339
 from .store import Migrations, Store, Transaction
 
-__all__ = ["MIGRATIONS", "Audit", "Event", "Operation", "Origin", "Verdict", "select", "shown", "verify"]
+__all__ = [
+    "MIGRATIONS",
+    "Audit",
+    "Event",
+    "Operation",
+    "Origin",
+    "Verdict",
+    "digest_of",
+    "layers_digest",
+    "select",
+    "shown",
+    "verify",
+]
 
 FLUSH_S = 0.2
 RETRY_S = 1.0
@@ -61,7 +74,7 @@ BIGGEST = 2**53
 MIGRATIONS: Migrations = {
     2: """
     CREATE TABLE audit(
-        n INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, principal TEXT NOT NULL, agent TEXT, op TEXT NOT NULL, outcome TEXT NOT NULL,
+        n INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, principal TEXT NOT NULL, client TEXT, op TEXT NOT NULL, outcome TEXT NOT NULL,
         sandbox_id TEXT, run_id TEXT, step INTEGER, facts TEXT NOT NULL, digest BLOB NOT NULL) STRICT;
     CREATE INDEX audit_of ON audit(principal);
     CREATE INDEX audit_retention ON audit(op) WHERE op = 'retention';
@@ -73,7 +86,7 @@ MIGRATIONS: Migrations = {
 }
 """AUTOINCREMENT: the file remembers the highest number, so that events cut off at the end are missed too."""
 
-_COLUMNS = "n, at, principal, agent, op, outcome, sandbox_id, run_id, step, facts, digest"
+_COLUMNS = "n, at, principal, client, op, outcome, sandbox_id, run_id, step, facts, digest"
 _INSERT = f"INSERT INTO audit({_COLUMNS}) VALUES(?,?,?,?,?,?,?,?,?,?,?)"
 
 Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
@@ -84,7 +97,7 @@ class Origin(NamedTuple):
     """For whom a sandbox works, as far as it is known."""
 
     principal: str = LOCAL
-    agent: str | None = None
+    client: str | None = None
     run_id: str | None = None
     step: int | None = None
 
@@ -93,7 +106,7 @@ class Event(NamedTuple):
     n: int
     at: float
     principal: str
-    agent: str | None
+    client: str | None
     op: str
     outcome: str
     sandbox_id: str | None
@@ -126,6 +139,21 @@ class Operation:
 
     def became(self, **facts: Any) -> None:
         self.facts |= facts
+
+    def ran(self, cell: Cell, tier: str, claimed: int | None) -> None:
+        """What became of the cell, as far as it has come; the exit code is the guest's claim here too."""
+        self.facts |= {"tier": tier, "layers_sha256": layers_digest(cell.layers), "output_bytes": cell.output_bytes}
+        if (ended := cell.ended) is not None:
+            used = ended.usage
+            self.facts |= {
+                "exit_code": ended.exit_code if claimed is None or ended.stopped_by else claimed,
+                "stopped_by": ended.stopped_by,
+                "wall_s": round(used.wall_s, 6),
+                "cpu_s": round(used.cpu_s, 6),
+                "peak_memory_bytes": used.peak_memory_bytes,
+                "files_out": len(ended.files),
+                "files_out_bytes": sum(len(file.data or b"") for file in ended.files),
+            }
 
     def leave(self, outcome: str = "ended", **facts: Any) -> None:
         """The first time counts."""
@@ -214,7 +242,7 @@ class Audit:
     def _record(self, op: str, outcome: str, origin: Origin, sandbox_id: str | None, facts: Facts) -> None:
         who = origin
         event = Event(
-            self._next, float(self.ports.clock.now()), who.principal, who.agent, op, outcome, sandbox_id, who.run_id, who.step, facts
+            self._next, float(self.ports.clock.now()), who.principal, who.client, op, outcome, sandbox_id, who.run_id, who.step, facts
         )  # fmt: skip
         self._next += 1
         self._waiting.append(event)
@@ -239,6 +267,9 @@ class Audit:
                 if not operation.told:
                     operation.told = True
                     self._record(operation.op, "started", operation.origin, operation.sandbox_id, dict(operation.facts))
+            if self._refused:
+                self._record("lost", "ended", Origin(NOBODY), None, {"refusals": self._refused})
+                self._refused = 0
             batch = list(self._waiting)
             if not batch:
                 return
@@ -249,9 +280,6 @@ class Audit:
                 raise
             del self._waiting[: len(batch)]
             self.failure = None
-            if self._refused:
-                self._record("lost", "ended", Origin(NOBODY), None, {"refusals": self._refused})
-                self._refused = 0
             most = self.limits.audit_events_max
             if self._next - self._first > most:
                 self._first += max(1, min(REMOVED_AT_ONCE, most // 8))
@@ -266,7 +294,8 @@ class Audit:
 
 
 def digest_of(words: Iterable[str]) -> str:
-    return hashlib.sha256(orjson.dumps(list(words))).hexdigest()
+    """Of the words with a NUL between them, which none of them holds."""
+    return hashlib.sha256("\0".join(words).encode(errors="replace")).hexdigest()
 
 
 @functools.lru_cache(64)
@@ -301,7 +330,7 @@ def _append(tx: Transaction, batch: list[Event]) -> None:
             anchor = tx.execute("SELECT digest FROM audit WHERE n=?", (through,)).fetchone()
             facts = {**facts, "digest": anchor[0].hex() if anchor else ""}
         row = (
-            event.n, event.at, event.principal, _text(event.agent), event.op, event.outcome, _text(event.sandbox_id), _text(event.run_id),
+            event.n, event.at, event.principal, _text(event.client), event.op, event.outcome, _text(event.sandbox_id), _text(event.run_id),
             event.step, orjson.dumps(_plain(facts)).decode(),
         )  # fmt: skip
         digest = _link(digest, row)
@@ -367,12 +396,13 @@ def select(
     return [Event._make((*row[:9], orjson.loads(row[9]))) for row in reversed(found)]
 
 
-def shown(event: Event) -> dict[str, Any]:
+def shown(event: Event, *, digest_chars: int | None = None) -> dict[str, Any]:
     """An event as it leaves the kernel: its fields and facts in one object, without the empty ones."""
     named = event._asdict()
     facts = named.pop("facts")
     named["at"] = rfc3339(event.at)
-    return {name: value for name, value in (*named.items(), *facts.items()) if value not in (None, "")}
+    whole = {name: value for name, value in (*named.items(), *facts.items()) if value not in (None, "")}
+    return {name: value[:digest_chars] if name.endswith("_sha256") else value for name, value in whole.items()}
 
 
 class Verdict(NamedTuple):

@@ -103,6 +103,8 @@ class Cell:
         self.id = sandbox
         self.layers: tuple[str, ...] = ()
         self.stopped_by: str | None = None
+        self.ended: Ended | None = None
+        """What `end` returned."""
         self._zygote, self._clock, self._limits, self._spawn = zygote, ports.clock, limits, spawn
         self._bounds, self._place = bounds, place
         self._loop = asyncio.get_running_loop()
@@ -118,7 +120,7 @@ class Cell:
         self._scratch = (
             -1 if place.scratch is None else os.open(place.scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         )
-        self._output_bytes = 0
+        self.output_bytes = 0
         self._peak_bytes = 0
         self._channel_bytes = 0
         self._began = self._clock.monotonic()
@@ -287,8 +289,8 @@ class Cell:
             self.stop("disk")
 
     def count_output(self, count: int) -> None:
-        self._output_bytes += count
-        if self._output_bytes > self._limits.output_bytes_max:
+        self.output_bytes += count
+        if self.output_bytes > self._limits.output_bytes_max:
             self.stop("output")
 
     def stop(self, reason: str) -> None:
@@ -306,7 +308,8 @@ class Cell:
                 self._kill()
                 await self._dead()
             last = await self._down
-            return await self._look(last, given or {})
+            self.ended = await self._look(last, given or {})
+            return self.ended
         finally:
             self.abandon()
 
