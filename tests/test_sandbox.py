@@ -796,10 +796,10 @@ def test_a_guest_that_floods_the_channel_holds_up_nobody(tmp_path):
         while not sandbox._cells:
             await asyncio.sleep(0)
         (cell,) = sandbox._cells
-        turns, heard = 0, cell._output_bytes
+        turns, heard = 0, cell.output_bytes
         while not running.done():
             await asyncio.sleep(0)
-            turns, heard = turns + (cell._output_bytes != heard), cell._output_bytes
+            turns, heard = turns + (cell.output_bytes != heard), cell.output_bytes
         return turns, await running
 
     turns, r = boxed(tmp_path, "full", body)
