@@ -75,6 +75,8 @@ __all__ = [
 ]
 
 MIGRATIONS = (JOURNAL, MEMORY, SKILLS, AUDIT)
+SCHEMA = max(number for migrations in MIGRATIONS for number in migrations)
+"""The version of the state folder's file."""
 __version__ = "0.1.0"
 """As in pyproject.toml. Asking the installed metadata for it would be a quarter of this import."""
 

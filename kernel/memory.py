@@ -34,13 +34,14 @@ bytes may still lie in the WAL; the next open folds the WAL into the file, where
 """
 
 import dataclasses
+import itertools
 import math
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, TypedDict, Unpack
 
-from .base import notes, quarantine, ranking, recall, records
+from .base import notes, quarantine, ranking, recall, records, transfer
 from .base.erasure import Elsewhere, Erased, Proof, prove
 from .base.errors import ArgumentError, LimitExceeded
 from .base.facts import TRUST, Added, Hit, Hits, Item, Masked, Similar, item_of, sane, screened, screened_item, trust_of
@@ -54,7 +55,7 @@ from .base.quarantine import Held, Waiting
 from .base.ranking import Text
 from .base.recall import Filters
 from .base.records import Author, Choice
-from .base.store import Migrations, Store, Transaction
+from .base.store import Migrations, Read, Store, Transaction
 from .base.tombstones import ERASED, Scrubbed
 
 __all__ = [
@@ -72,6 +73,7 @@ __all__ = [
     "Question",
     "Similar",
     "Stats",
+    "exported",
 ]
 
 MIGRATIONS: Migrations = {1: records.SCHEMA + recall.SCHEMA + notes.SCHEMA, 3: records.SCHEMA_3 + quarantine.SCHEMA}
@@ -136,6 +138,8 @@ class _New(NamedTuple):
 REPLIES = "sandbox://replies/"
 """Where replies that were too long are kept for a while."""
 WAITING_SHOWN = 100
+EXPORT_LINES = 200
+"""Read at a time."""
 
 Scrub: TypeAlias = Callable[[Transaction, str, Mapping[str, str]], Scrubbed]
 """Erases the copies that runs recorded of these facts, id and text, in the same transaction. The journal's; handed in, as primitives do not meet."""
@@ -458,6 +462,24 @@ class Memory:
         records.log(tx, author, "edit", label)
         return dataclasses.replace(block, masked=tuple(masked)) if masked else block
 
+    # --- as lines
+
+    async def export(self, *, principal: str = LOCAL) -> AsyncIterator[str]:
+        """All that this memory is, history included, as lines of JSON (base/transfer.py): of one moment, however long it takes."""
+        async with self._store.snapshot() as read:
+            async for line in exported(read, principal):
+                yield line
+
+    def reader_in(
+        self, tx: Transaction, before: transfer.Before, *, principal: str = LOCAL, trust: str = "user"
+    ) -> transfer.Reader:
+        """Takes such lines over, trusted at most so far; `before` as it was when the first of them was read."""
+        return transfer.Reader(
+            tx, principal, self._limits, before,
+            trust_most=trust, new_id=self._ports.new_id, room=lambda item: self._check_room(tx, principal, [item]),
+            screened=lambda item: screened_item(item, 0, self._rules.secrets)[0],
+        )  # fmt: skip
+
     async def stats(self, *, principal: str = LOCAL) -> Stats:
         def query(db: sqlite3.Connection) -> Stats:
             live, _ = recall.scopes_of(principal)
@@ -479,3 +501,11 @@ class Memory:
     def _now(self) -> float:
         """Whole milliseconds, rounded down: a time that was shown and is given back must still include what it was shown for."""
         return math.floor(self._ports.clock.now() * 1000) / 1000
+
+
+async def exported(read: Read, principal: str = LOCAL) -> AsyncIterator[str]:
+    """The lines of a memory, from a snapshot of its file."""
+    found = await read(lambda db: transfer.lines(db, principal))
+    while some := await read(lambda _: list(itertools.islice(found, EXPORT_LINES))):
+        for line in some:
+            yield line

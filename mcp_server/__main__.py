@@ -7,11 +7,11 @@
     items          what waits for a person;  approve ITEM, deny ITEM: the answer
     install HOST   the config entry for an MCP host, printed or written
     skill validate whether skill folders are valid, load, and may be published
-    memory import  memories of other servers and files (memory_cli.py)
+    memory         import, export, stats, quarantine (memory_cli.py)
     demo, conformance, bench    the tour, the suite, the measurements (`agent-kernel VERB --help`)
 
 State folder: --state, else AGENT_KERNEL_HOME, else XDG_STATE_HOME/agent-kernel, else ~/.local/state/agent-kernel. Nothing is
-written elsewhere, but for `install --write`. stdout of `mcp` carries protocol only: it is claimed before anything heavy is imported,
+written elsewhere, but for `install --write` and `memory export FILE`. stdout of `mcp` carries protocol only: it is claimed before anything heavy is imported,
 and each verb imports what it needs when it runs.
 """
 
@@ -45,7 +45,7 @@ ELSEWHERE = {
 """Verbs with a command line of their own: module, and the extra that its dependencies are in."""
 NEED_SANDBOXES = ("demo", "bench")
 ELSEWHERE_HELP = {
-    "memory": "take memories over, decide what is believed", "demo": "the tour", "conformance": "the suite", "bench": "the measurements",
+    "memory": "import, export, look through what is remembered", "demo": "the tour", "conformance": "the suite", "bench": "the measurements",
 }  # fmt: skip
 
 

@@ -1,13 +1,15 @@
 """What readers.py finds becomes memory, batch by batch: for `agent-kernel memory import`, in the kernel that holds the state folder.
 
-    {kind: "item" | "entity" | "relation", batch: [{...}], source?, trust, dry_run}
-    -> {added, known, refused: [[position, why], ...]}
+    {kind: "item" | "entity" | "relation" | "record", batch: [{...}], source?, trust, dry_run, before?}
+    -> {added, known, refused: [[position, why], ...], before}
 
 Guarantees
 1. A batch is one transaction. When something in it is refused it is done again one by one: what can be stored is, the rest is named.
 2. What is there already is `known` and changes nothing but its confirmation: importing a file twice adds nothing.
 3. `trust` says how far the file is trusted, at most; it comes from the person at the terminal, who is trusted most.
-4. A dry run does all of it and takes it back.
+4. Lines of an export come in one after the other; `before`, given back by the first batch and named by the others, tells what was here
+   already from what came with them.
+5. A dry run does all of it and takes it back.
 
 Not here: the files (readers.py), the door (control.py). If the process dies, whole batches are there; importing again adds the others.
 """
@@ -19,14 +21,15 @@ from typing import Any
 from agent_kernel.base.errors import ArgumentError, KernelError
 from agent_kernel.base.limits import Limits
 from agent_kernel.base.store import Store
+from agent_kernel.base.transfer import Before
 from agent_kernel.memory import Memory
 
 from .memory_graph import Writer
 
 __all__ = ["BATCH_MAX", "take"]
 
-BATCH_MAX = 50
-KINDS = ("item", "entity", "relation")
+BATCH_MAX = {"item": 50, "entity": 50, "relation": 50, "record": 1000}
+"""By kind. Whoever else writes waits as long as one takes; a line of an export is searched for nothing."""
 
 
 class _TakenBack(Exception):
@@ -39,14 +42,19 @@ class _TakenBack(Exception):
 
 async def take(store: Store, memory: Memory, limits: Limits, request: Mapping[str, Any]) -> dict[str, Any]:
     kind, batch, trust = str(request.get("kind")), request.get("batch"), str(request.get("trust"))
-    if kind not in KINDS or not isinstance(batch, list) or not all(isinstance(value, dict) for value in batch):
+    if kind not in BATCH_MAX or not isinstance(batch, list) or not all(isinstance(value, dict) for value in batch):
         raise ArgumentError("control.protocol", "Not a batch to import. Use the agent-kernel of the same version.")
+    before = request.get("before") or await store.read(Before.of)
     source = {"source": str(request["source"])} if request.get("source") else {}
 
     async def stored(values: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         def unit(tx: sqlite3.Connection) -> dict[str, Any]:
             if kind == "item":
                 outcome = _items(tx, memory, values, trust)
+            elif kind == "record":
+                reader = memory.reader_in(tx, Before(*before), trust=trust)
+                new = [reader.take(value) for value in values]
+                outcome = {"added": new.count(True), "known": new.count(False), "refused": []}
             else:
                 writer = Writer(memory, tx, {"trust": trust}, limits.memory_items_max, **source)
                 outcome = _graph(writer, kind, values)
@@ -60,9 +68,10 @@ async def take(store: Store, memory: Memory, limits: Limits, request: Mapping[st
             return taken.outcome
 
     try:
-        return await stored(batch)
+        outcome = await stored(batch)
     except KernelError:
-        return await _one_by_one(stored, batch)
+        outcome = await _one_by_one(stored, batch)
+    return {**outcome, "before": before}
 
 
 async def _one_by_one(

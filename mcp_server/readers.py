@@ -2,7 +2,8 @@
 and JSON Lines.
 
     server-memory   a line {"type": "entity" | "relation", ...}                       -> `entity`, `relation`
-    jsonl           lines as memory_add takes them, {"text": ..., ...}                -> `item`
+    jsonl           lines of `agent-kernel memory export`                             -> `record`
+                    or lines as memory_add takes them, {"text": ..., ...}             -> `item`
     hermes          entries between lines of a section sign                           -> `item`
     markdown        a file, or every *.md beneath a folder (markdown.py)              -> `item`
 
@@ -28,7 +29,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from agent_kernel.base import system
 from agent_kernel.base.errors import ArgumentError
+from agent_kernel.base.transfer import FORMAT
 
 from .markdown import entries, has_entries, note_of
 
@@ -49,7 +52,7 @@ class Found(NamedTuple):
     file: str
     line: int
     kind: str
-    """`item`, `entity` or `relation`: who stores it."""
+    """`item`, `entity`, `relation` or `record`: who stores it."""
     value: dict[str, Any]
 
 
@@ -95,14 +98,13 @@ def read(path: Path, format: str, reading: Reading) -> Iterator[Found | Problem]
 @contextlib.contextmanager
 def _opened(name: str, path: Path, folder: int | None) -> Iterator[IO[bytes]]:
     """A regular file below `folder`, or at `path`; a link is not followed and a FIFO not waited for."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    flags = os.O_RDONLY | system.flags("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC") | getattr(os, "O_BINARY", 0)
     try:
+        if path.is_symlink():
+            raise _Unreadable("is a link; links are not followed")
         fd = os.open(path if folder is None else name, flags, dir_fd=folder)
     except OSError as error:
-        is_link = path.is_symlink()
-        raise _Unreadable(
-            "is a link; links are not followed" if is_link else f"cannot be opened: {error.strerror}"
-        ) from None
+        raise _Unreadable(f"cannot be opened: {error.strerror}") from None
     with os.fdopen(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise _Unreadable("is no regular file")
@@ -110,7 +112,7 @@ def _opened(name: str, path: Path, folder: int | None) -> Iterator[IO[bytes]]:
 
 
 def _folder(top: Path, format: str, reading: Reading) -> Iterator[Found | Problem]:  # noqa: A002
-    for root, folders, names, descriptor in os.fwalk(top, follow_symlinks=False):
+    for root, folders, names, descriptor in _walk(top):
         here = Path(root)
         deep = len(here.relative_to(top).parts) >= DEPTH_MAX
         for name in sorted(folders):
@@ -133,6 +135,15 @@ def _folder(top: Path, format: str, reading: Reading) -> Iterator[Found | Proble
                     yield from _markdown(file, here / name, format)
             except _Unreadable as problem:
                 yield Problem(str(here / name), None, str(problem))
+
+
+def _walk(top: Path) -> Iterator[tuple[str, list[str], list[str], int | None]]:
+    """By descriptors where the system has that, so that a folder cannot become a link while it is walked."""
+    if hasattr(os, "fwalk"):
+        yield from os.fwalk(top, follow_symlinks=False)
+        return
+    for root, folders, names in os.walk(top, followlinks=False):
+        yield root, folders, names, None
 
 
 def _file(file: IO[bytes], path: Path, format: str) -> Iterator[Found | Problem]:  # noqa: A002
@@ -181,6 +192,7 @@ def _json_lines(file: IO[bytes], path: Path, format: str) -> Iterator[Found | Pr
     kind = None
     broken: list[Problem] = []
     """Those before the first line that tells the format."""
+    number, ended = 0, False
     for number, line in _lines(file):
         problem, value = None, None
         if line is None:
@@ -190,10 +202,15 @@ def _json_lines(file: IO[bytes], path: Path, format: str) -> Iterator[Found | Pr
                 value = _object(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
             except ValueError as error:
                 problem = Problem(str(path), number, f"no JSON object: {error}")
-        if value is not None:
-            kind = kind or _kind(value, format)
+        if value is not None and kind is None:
+            kind = _kind(value, format)
             yield from broken
             broken = []
+            if kind == "record":
+                continue
+        if value is not None and kind == "record" and value.get("type") == "end":
+            ended = True
+        elif value is not None and kind is not None:
             yield _graph(path, number, value) if kind == "graph" else Found(str(path), number, kind, value)
         elif problem is not None and kind is not None:
             yield problem
@@ -203,6 +220,8 @@ def _json_lines(file: IO[bytes], path: Path, format: str) -> Iterator[Found | Pr
                 break
     if broken:
         raise _Unreadable(f"is of no format that is known ({broken[0].what}); name it with --format")
+    if kind == "record" and not ended:
+        yield Problem(str(path), number, "the file ends before its end: this export was cut")
 
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
@@ -242,7 +261,11 @@ def _refuse(constant: str) -> Any:
 
 
 def _kind(first: Mapping[str, Any], format: str) -> str:  # noqa: A002
-    """Who stores the lines of this file: `item`, or `graph` for entities and relations."""
+    """Who stores the lines of this file: `record`, `item`, or `graph` for entities and relations."""
+    if format in ("auto", "jsonl") and "format" in first:
+        if first != FORMAT:
+            raise _Unreadable(f"is of format {json.dumps(first)[:80]}; this version reads {json.dumps(FORMAT)}")
+        return "record"
     if format == "server-memory" or (format == "auto" and first.get("type") in ("entity", "relation")):
         return "graph"
     if format == "jsonl" or "text" in first:

@@ -99,6 +99,8 @@ async def answer(kernel: Kernel, op: str, request: Mapping[str, Any], agent: str
             return wire(await kernel.runs.answer_item(str(request.get("item_id")), op, note=request.get("note")))
         case "memory_quarantine" | "memory_release" | "memory_refuse":
             return await quarantine.answer(kernel.memory, op, request)
+        case "memory_stats":
+            return wire(await kernel.memory.stats())
         case "memory_import":
             return await importing.take(kernel.store, kernel.memory, kernel.limits, request)
     raise ArgumentError("control.protocol", f"There is no operation {op!r}. Use the agent-kernel of the same version.")

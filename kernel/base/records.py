@@ -167,17 +167,17 @@ def slot(tx: Transaction, principal: str, key: str, *, dated: bool) -> list[Row]
 def close(tx: Transaction, author: Author, row: Row, *, valid_to: float, by: str) -> None:
     ended = (valid_to, author.now, by, row.n)
     tx.execute("UPDATE memory SET valid_to=?, closed_at=?, superseded_by=? WHERE n=?", ended)
-    _shelve(tx, row)
+    shelve(tx, row)
     log(tx, author, "supersede", row.id)
 
 
 def retract(tx: Transaction, author: Author, row: Row, reason: str) -> None:
     tx.execute("UPDATE memory SET retracted_at=?, reason=? WHERE n=?", (author.now, reason or None, row.n))
-    _shelve(tx, row)
+    shelve(tx, row)
     log(tx, author, "retract", row.id)
 
 
-def _shelve(tx: Transaction, row: Row) -> None:
+def shelve(tx: Transaction, row: Row) -> None:
     """Move a row from the live items to history, in the table and in the index, which must be told the old values."""
     if row.scope.startswith("1"):
         history = "0" + row.scope[1:]

@@ -32,10 +32,10 @@ import shlex
 import sqlite3
 import stat
 import struct
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias, TypeVar
 
 import aiosqlite
 
@@ -44,7 +44,7 @@ from .errors import HostError, KernelError
 from .limits import Limits
 from .ports import Ports
 
-__all__ = ["Artifact", "Migrations", "Spawn", "Store", "Transaction", "file_system_of", "look"]
+__all__ = ["Artifact", "Migrations", "Read", "Spawn", "Store", "Transaction", "file_system_of", "look"]
 
 T = TypeVar("T")
 Transaction: TypeAlias = sqlite3.Connection
@@ -54,6 +54,11 @@ run together.
 """
 Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None], str], object]
 """How a task is made here: scheduler.py's, handed in, because tasks come from there only."""
+
+
+class Read(Protocol):
+    async def __call__(self, query: Callable[[sqlite3.Connection], T], /) -> T: ...
+
 
 NETWORK_FILE_SYSTEMS = (
     "nfs",
@@ -147,6 +152,12 @@ class Store:
         if self._reader is None:
             raise HostError("state.closed", "The kernel is closed. Open it again.", retryable=True)
         return await _on_thread(self._reader, query)
+
+    @contextlib.asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Read]:
+        """Reads that all see this moment, however long they take, while others write."""
+        async with snapshot(self.folder, self._version) as read:
+            yield read
 
     async def scrub(self) -> None:
         """Empty the WAL into the file, so that bytes deleted under secure_delete are gone from both."""
@@ -493,6 +504,27 @@ async def _open(path: Path, version: int, limits: Limits) -> aiosqlite.Connectio
 async def _on_thread(connection: aiosqlite.Connection, act: Callable[[sqlite3.Connection], T]) -> T:
     on_its_thread: Callable[[Callable[[], T]], Awaitable[T]] = connection._execute  # noqa: SLF001  (see the docstring)
     return await on_its_thread(lambda: act(connection._conn))  # noqa: SLF001
+
+
+@contextlib.asynccontextmanager
+async def snapshot(folder: Path, version: int) -> AsyncIterator[Read]:
+    """Reads of the file of a kernel that may be running, in this process or another; all of them see one moment."""
+    connection = await aiosqlite.connect(f"{(folder / 'kernel.db').as_uri()}?mode=ro", uri=True, isolation_level=None)
+
+    def begin(db: sqlite3.Connection) -> None:
+        db.execute("BEGIN")
+        found = db.execute("PRAGMA user_version").fetchone()[0]  # the first read fixes what all others see
+        if found != version:
+            raise HostError(
+                "state.newer" if found > version else "state.older",
+                f"{folder} has schema {found}, this agent kernel writes {version}. Use the agent-kernel that runs there.",
+            )
+
+    try:
+        await _on_thread(connection, begin)
+        yield lambda query: _on_thread(connection, query)
+    finally:
+        await connection.close()
 
 
 def _checkpoint(db: sqlite3.Connection, mode: str) -> None:
