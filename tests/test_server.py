@@ -143,13 +143,25 @@ def test_what_a_model_stores_is_trusted_as_a_models_word_and_its_uri_opens(serve
             added = await c.call_tool("memory_add", {"items": [{"text": "The lighthouse is red."}]})
             memory_id = added.structured_content["items"][0]["id"]
             found = await c.call_tool("memory_search", {"query": "lighthouse"})
-            assert found.structured_content["hits"][0]["trust"] == "agent"
+            [hit] = found.structured_content["hits"]
+            assert (hit["trust"], hit["client"]) == ("agent", "mcp")
             whole = await c.call_tool("sandbox_read", {"uri": f"memory://{memory_id}"})
             assert whole.structured_content["text"] == "The lighthouse is red."
             unknown = await c.call_tool("sandbox_read", {"uri": "memory://mem_aaaaaaaaaaaa"})
             assert unknown.is_error
 
     servers.run(main())
+
+
+def test_the_operator_names_the_client_of_a_connection(tmp_path):
+    async def main():
+        async with client(tmp_path / "state", "--agent", "the editor") as c:
+            await ok(c, "memory_add", items=[{"text": "The lighthouse is red."}])
+            [hit] = (await ok(c, "memory_search", query="lighthouse"))["hits"]
+            assert hit["client"] == "the editor"
+            assert (await refused(c, "memory_add", items=[{"text": "x", "client": "me"}]))["code"] == "argument.unknown"
+
+    bounded(main())
 
 
 @pytest.mark.parametrize("mode", ERAS)
@@ -468,6 +480,7 @@ def test_resources_are_listed_and_read(servers, mode):
                 ("kernel://audit", '"program"'),
                 ("kernel://audit/1", '"events":[]'),
                 ("memory://blocks", "water the plants"),
+                ("memory://stats", '"notes":'),
                 (f"run://{run['run_id']}", '"completed"'),
                 (f"run://{run['run_id']}/steps", "{"),
                 ("skill://kernel/durable-programs/SKILL.md", "durable"),

@@ -84,6 +84,10 @@ drops("memory.search.pages", "begins every page at the first hit", "memory_searc
 drops("memory.search.as-of", "does not hear as_of", "memory_search", "as_of")
 
 
+drops("memory.search.known-at", "does not hear known_at", "memory_search", "known_at")
+drops("memory.search.min-trust", "does not hear min_trust", "memory_search", "min_trust")
+
+
 @twin("memory.search.odd-queries-are-harmless", "hands the query to its store as it is")
 async def raw_query(call: Call) -> Answer:
     answer = await call.serve()
@@ -107,6 +111,24 @@ async def retracts(call: Call) -> Answer:
         answer = await call.serve()
         return answer.say(answer.data | {"mode": "erase", "proof": {"scanned": True}})
     return await call.serve()
+
+
+@twin("memory.forget.erase-reaches-the-steps", "erases what is remembered and leaves its copies in the steps of runs")
+async def leaves_copies(call: Call) -> Answer:
+    if call.tool == "memory_forget" and call.arguments.get("mode") == "erase":
+        del call.arguments["mode"]
+        answer = await call.serve()
+        return answer.say(answer.data | {"mode": "erase", "proof": {"clean": True}})
+    return await call.serve()
+
+
+@twin("memory.forget.takes-a-whole-source", "forgets everything, whatever its source")
+async def forgets_all(call: Call) -> Answer:
+    answer = await call.serve()
+    if call.tool == "memory_forget" and call.arguments.get("reason") == "it lied":
+        found = await call.other("memory_search", query=str(call.arguments.get("source")).split()[-1])
+        await call.other("memory_forget", ids=[hit["id"] for hit in hits(found.data)], reason="all of it")
+    return answer
 
 
 drops("memory.forget.expect-count-guards", "does not count before it forgets", "memory_forget", "expect_count")

@@ -1,5 +1,7 @@
 """Checks of memory. Every text holds the check's own token as a word, so that checks on one state folder do not meet."""
 
+import asyncio
+import json
 import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 from ..driver import Driver
 from ..registry import Untestable, check, expect
+from ..subject import ANSWER_S
 
 
 async def add(c: Driver, *items: dict[str, Any]) -> list[dict[str, Any]]:
@@ -75,6 +78,13 @@ async def trust_is_the_channels(c: Driver) -> None:
     expect(guest.get("trust") == "guest", f"what a program stored has trust {guest.get('trust')!r}")
     expect(client.get("trust") not in (None, "guest"), f"what the client stored has trust {client.get('trust')!r}")
     expect(str(guest.get("run_id", "")).startswith("run_"), f"the run is not named: {guest}")
+
+
+@check("memory.add.names-the-client")
+async def names_the_client(c: Driver) -> None:
+    await add(c, {"text": f"The anchor is {c.token}."})
+    [hit] = await found(c, query=c.token)
+    expect(hit.get("client"), f"nobody stored it: {hit}")
 
 
 @check("memory.add.secrets-are-kept-out")
@@ -163,6 +173,30 @@ async def search_as_of(c: Driver) -> None:
     expect(now == [f"{c.token} Bob steers"], f"now the key holds {now}")
 
 
+@check("memory.search.known-at")
+async def search_known_at(c: Driver) -> None:
+    key = f"cook.{c.token}"
+    await add(c, {"text": f"{c.token} Ada cooks", "key": key, "time": "2020-01-01T00:00:00Z"})
+    [hit] = await found(c, key=key)
+    then = hit.get("recorded_at")
+    expect(then, f"a dated fact does not say when it was learnt: {hit}")
+    await asyncio.sleep(0.05)
+    await add(c, {"text": f"{c.token} Bob cooks", "key": key, "time": "2021-01-01T00:00:00Z"})
+    believed = texts(await found(c, key=key, known_at=then))
+    expect(believed == [f"{c.token} Ada cooks"], f"known at {then} the key holds {believed}")
+    now = texts(await found(c, key=key))
+    expect(now == [f"{c.token} Bob cooks"], f"now the key holds {now}")
+
+
+@check("memory.search.min-trust")
+async def search_min_trust(c: Driver) -> None:
+    await add(c, {"text": f"{c.token} the client says"})
+    await c.output(f"async def main(input):\n    await kernel.memory.add([{{'text': '{c.token} the program says'}}])\n")
+    trusted = texts(await found(c, query=c.token, min_trust="agent"))
+    expect(trusted == [f"{c.token} the client says"], f"with min_trust agent: {trusted}")
+    expect(len(await found(c, query=c.token)) == 2, "without min_trust not both are found")
+
+
 @check("memory.search.odd-queries-are-harmless")
 async def odd_queries_are_harmless(c: Driver) -> None:
     await add(c, {"text": f"The rope {c.token} is C++ and -x."})
@@ -222,6 +256,48 @@ async def erase_leaves_no_bytes(c: Driver) -> None:
     expect(not await found(c, query=secret, include_retired=True), "an erased fact is found")
 
 
+REMEMBERS = """
+async def main(input):
+    text = input["backwards"][::-1]
+    await kernel.memory.add([{"text": text, "source": input["source"]}])
+    found = await kernel.memory.search(text)
+    await kernel.receive("go")
+    return len(found.hits)
+"""
+
+
+@check("memory.forget.erase-reaches-the-steps")
+async def erase_reaches_the_steps(c: Driver) -> None:
+    text, source = f"the cable lies at {c.token}", f"chart {c.token}"
+    run = await c.ok("run_start", program=REMEMBERS, input={"backwards": text[::-1], "source": source}, wait_s=0)
+    shown = ""
+    async with asyncio.timeout(ANSWER_S):
+        while '"receive"' not in shown:
+            shown = (await c.call("run_get", run_id=run["run_id"], view="steps", wait_s=1)).text
+    expect(text in shown, f"the steps do not show what they found: {shown[:300]}")
+    await c.ok("memory_forget", source=source, mode="erase", reason="asked to")
+    shown = (await c.call("run_get", run_id=run["run_id"], view="steps")).text
+    expect(text not in shown, f"after the erasure the steps show it: {shown[:500]}")
+    await c.ok("run_send", run_id=run["run_id"], topic="go", content={})
+    expect(
+        c.completed(await c.follow(await c.ok("run_get", run_id=run["run_id"], wait_s=10))) == 1, "the run lost its hit"
+    )
+
+
+@check("memory.forget.takes-a-whole-source")
+async def forget_takes_a_source(c: Driver) -> None:
+    bad, good = f"page {c.token}", f"book {c.token}"
+    await add(
+        c,
+        *({"text": f"{c.token} rumour {n}", "source": bad} for n in range(3)),
+        {"text": f"{c.token} fact", "source": good},
+    )
+    gone = await c.ok("memory_forget", source=bad, reason="it lied")
+    expect(gone.get("count") == 3, f"three facts of one source, forgotten: {gone}")
+    left = texts(await found(c, query=c.token))
+    expect(left == [f"{c.token} fact"], f"left is {left}")
+
+
 @check("memory.forget.expect-count-guards")
 async def expect_count_guards(c: Driver) -> None:
     source = f"harbour office {c.token}"
@@ -231,6 +307,18 @@ async def expect_count_guards(c: Driver) -> None:
     expect(len(await found(c, query=c.token)) == 3, "a refused memory_forget forgot something")
     await c.ok("memory_forget", source=source, expect_count=3, reason="tidy")
     expect(not await found(c, query=c.token), "three facts are found after they were forgotten")
+
+
+@check("memory.stats.are-readable")
+async def stats_are_readable(c: Driver) -> None:
+    counts = []
+    for number in range(2):
+        part = await c.ok("sandbox_read", uri="memory://stats")
+        stats = json.loads(part.get("text") or "{}")
+        expect(stats.get("size_bytes", 0) > 0 or number == 0, f"nothing takes no bytes: {stats}")
+        counts.append(stats.get("live"))
+        await add(c, {"text": f"{c.token} {number}"})
+    expect(counts[1] == counts[0] + 1, f"one fact more, and live went from {counts[0]} to {counts[1]}")
 
 
 # --- standing notes
