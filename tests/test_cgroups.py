@@ -147,8 +147,7 @@ def test_cpu_of_processes_that_nobody_waited_for_is_counted(groups):
     """)
     known = float(program.run(group))
     counted = group.count().cpu_s
-    assert counted >= 0.4
-    assert known < 0.4
+    assert counted >= known + 0.3
     groups.retire(group)
 
 
@@ -296,7 +295,7 @@ class Machine:
             (place / f"cgroup.{name}").write_text(text)
         (place / "cpu.stat").write_text("usage_usec 5\n")
         if delegated:
-            os.setxattr(place, "user.delegate", b"1")
+            os.setxattr(place, "trusted.delegate" if ROOT else "user.delegate", b"1")
 
     def _mount(self, root: str, mountpoint: Path, kind: str, options: str) -> None:
         escaped = str(mountpoint).replace(" ", "\\040")
