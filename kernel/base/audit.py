@@ -74,7 +74,7 @@ BIGGEST = 2**53
 MIGRATIONS: Migrations = {
     2: """
     CREATE TABLE audit(
-        n INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, principal TEXT NOT NULL, client TEXT, op TEXT NOT NULL, outcome TEXT NOT NULL,
+        n INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, principal TEXT NOT NULL, agent TEXT, op TEXT NOT NULL, outcome TEXT NOT NULL,
         sandbox_id TEXT, run_id TEXT, step INTEGER, facts TEXT NOT NULL, digest BLOB NOT NULL) STRICT;
     CREATE INDEX audit_of ON audit(principal);
     CREATE INDEX audit_retention ON audit(op) WHERE op = 'retention';
@@ -83,6 +83,7 @@ MIGRATIONS: Migrations = {
         WHEN OLD.n > coalesce((SELECT json_extract(facts, '$.through') FROM audit WHERE op = 'retention' ORDER BY n DESC LIMIT 1), 0)
         BEGIN SELECT raise(ABORT, 'the audit is append-only'); END;
     """,
+    3: "ALTER TABLE audit RENAME COLUMN agent TO client;",
 }
 """AUTOINCREMENT: the file remembers the highest number, so that events cut off at the end are missed too."""
 
