@@ -10,8 +10,8 @@ without sandboxes and without letting runs go on. Exit status: 0 done, 1 failed 
 
 Guarantees
 1. Nothing is dropped in silence: every line that was not stored is named on stderr with its file and number, in JSON in `problems`.
-2. An export is of one moment, also of a kernel that runs, and readable for its owner only. It overwrites no file, and has its name only
-   when it is whole.
+2. An export is of one moment, also of a kernel that runs, and readable for its owner only. It overwrites no file. One that was cut, by
+   a kill, has no last line, and importing it says so.
 
 Not here: reading files (readers.py), storing (importing.py), quarantine (quarantine.py).
 """
@@ -235,18 +235,16 @@ async def _write_lines(folder: Path, out: IO[bytes]) -> int:
 
 @contextlib.contextmanager
 def _written(name: str) -> Iterator[IO[bytes]]:
-    """A new file that gets its name when it is whole and on the disk; or stdout."""
+    """A new file, gone again when it could not be written whole; or stdout."""
     if name == "-":
         yield sys.stdout.buffer
         return
     path = Path(name).expanduser().absolute()
-    if path.exists() or path.is_symlink():
-        raise HostError("export.exists", f"{path} is there already. Name a new file.")
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        fd = os.open(
-            part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | system.flags("O_CLOEXEC") | getattr(os, "O_BINARY", 0), 0o600
-        )
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | system.flags("O_CLOEXEC") | getattr(os, "O_BINARY", 0)
+        fd = os.open(path, flags, 0o600)
+    except FileExistsError:
+        raise HostError("export.exists", f"{path} is there already. Name a new file.") from None
     except OSError as error:
         raise HostError("export.failed", f"{path} cannot be made: {error.strerror}. Name another file.") from error
     try:
@@ -254,13 +252,11 @@ def _written(name: str) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.link(part, path)  # fails where a rename would overwrite
-    except FileExistsError:
-        raise HostError("export.exists", f"{path} is there already. Name a new file.") from None
-    except OSError as error:
-        raise HostError("export.failed", f"{path} cannot be written: {error.strerror}. Free some space.") from error
-    finally:
-        part.unlink(missing_ok=True)
+    except BaseException as error:
+        path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise HostError("export.failed", f"{path} cannot be written: {error.strerror}. Free some space.") from error
+        raise
 
 
 def _stats(asked: argparse.Namespace, folder: Path) -> int:

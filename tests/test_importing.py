@@ -135,7 +135,7 @@ def test_trust_is_what_the_person_says(tmp_path, imported):
 
 def test_broken_lines_are_named_by_number_and_the_others_stored(tmp_path, imported):
     lines = [
-        '{"text": "one"}', "{broken", '{"text": NaN}', "[1]", '{"text": "\\ud800"}', '{"a": 1, "a": 2}', '{"text": ' + "[" * 100_000,
+        '{"text": "one"}', "{broken", '{"text": NaN}', "[1]", '{"text": "\\ud800"}', '{"text": "a", "text": "b"}', '{"text": ' + "[" * 100_000,
         '{"text": "' + "x" * (3 << 20) + '"}', '{"text": "' + "y" * (300 << 10) + '"}', '{"text": "key ghp_' + "abcdefghijklmnopqrstuvwxyz0123456789" + '"}',
         '{"text": 9' + "9" * 5000 + "}", '{"text": "two"}',
     ]  # fmt: skip

@@ -270,7 +270,8 @@ async def test_a_hostile_line_is_refused_and_changes_nothing(memory, store, cloc
 
 @in_memory
 async def test_an_export_sees_one_moment_while_others_write(memory, store, clock):
-    await memory.add([{"text": f"fact {n}"} for n in range(100)])
+    for part in range(4):  # more than are read at a time, so that the log is read after the writes below
+        await memory.add([{"text": f"fact {part} {n}"} for n in range(100)])
     whole = await exported(memory)
     stream = memory.export()
     first = await anext(stream)

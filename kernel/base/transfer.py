@@ -195,10 +195,10 @@ class Reader:
         return found is not None and found[0] <= self._before.facts
 
     def _in_slot(self, key: str) -> Row | None:
-        """The live value of the slot that was here before."""
+        """The live value of the slot."""
         live, _ = recall.scopes_of(self._principal)
         rows = (Row(*row) for row in self._tx.execute(records.SLOT, (self._principal, key)))
-        return next((row for row in rows if row.scope == live and row.n <= self._before.facts), None)
+        return next((row for row in rows if row.scope == live), None)
 
     def _ends(self, line: Mapping[str, Any], valid_from: float) -> dict[str, Any]:
         ends: dict[str, Any] = {name: _time(line, name) for name in ("valid_to", "closed_at", "retracted_at")}
