@@ -56,8 +56,8 @@ __all__ = ["Cell", "Content", "Ended", "FileOut", "LayerReport", "Report", "Resu
 
 LANGUAGES = ("python", "bash")
 TIERS = ("full", "confined")
-FILTERS = (*TIERS, "shared")
-"""`shared` is for tier confined without a uid of its own."""
+FILTERS = ("full", "visiting", "shared")
+"""Of base/filter.py: `visiting` is for tier full where a folder of the host is shared, `shared` for tier confined."""
 ADDRESS_SPACE_EXTRA = 512 * MIB
 """RLIMIT_AS is twice the memory and this: interpreters and threads reserve far more than they touch."""
 TASKS_ABOVE = 16
@@ -446,11 +446,12 @@ class Sandbox:
         reserved = reserve_uid(self._ports.entropy) if root else None
         uid, gid = (reserved.uid, reserved.uid) if reserved else (os.geteuid(), os.getegid())
         full = self.tier == "full"
+        folders = [str(folder.path) for folder in self._policy.grants.folders]
         tasks = bounds.tasks + TASKS_ABOVE + (0 if root or full else tasks_of_uid(uid))
         request: dict[str, Any] = {
-            "tier": self.tier, "filter": self.tier if root or full else "shared", "uid": uid, "gid": gid, "own_uid": root,
+            "tier": self.tier, "filter": ("visiting" if folders else "full") if full else "shared", "uid": uid, "gid": gid, "own_uid": root,
             "bytes_max": self._limits.workspace_bytes_max, "inodes_max": self._limits.workspace_inodes_max,
-            "folders": [str(folder.path) for folder in self._policy.grants.folders],
+            "folders": folders,
             "skill": str(skill) if skill else None,
             "limits": {
                 "memory_bytes": 2 * bounds.memory_bytes + ADDRESS_SPACE_EXTRA,

@@ -3,13 +3,15 @@
 Default-deny: what is not named fails with ENOSYS, as on an older kernel, so that libc falls back; what is known to be dangerous fails
 with the familiar EPERM; another architecture's calls (int 0x80, x32) kill the process. Errnos and not signals, because programs probe.
 
-    tier        sockets                                             why
-    full        UNIX, INET, INET6; STREAM and DGRAM                 the network namespace holds a loopback and nothing else
-    confined    none; socketpair UNIX STREAM and SEQPACKET          there is no namespace, and a datagram socketpair reaches any
-                                                                    abstract socket of the machine by sendto
-    shared      as confined                                         confined with the operator's own uid: what that uid may do to files
-                                                                    and processes outside must not be left to Landlock, which does not
-                                                                    judge chmod, utimensat, setpriority, sched_setaffinity, inotify
+    filter      for                       sockets                                      why
+    full        tier full                 UNIX, INET, INET6; STREAM and DGRAM          the network namespace holds a loopback and nothing else
+    visiting    full, when folders of     INET, INET6; pairs of STREAM and SEQPACKET   a socket that lies in a folder of the host is a door to
+                the host are shared                                                    its owner: a read-only mount does not stop connect
+    shared      tier confined             none; pairs of STREAM and SEQPACKET          there is no namespace, and a datagram pair reaches any
+                                                                                       abstract socket of the machine by sendto
+
+`shared` leaves nothing to Landlock that Landlock does not judge: chmod and utimensat of any file that the uid may change (touching needs
+write permission only), setpriority, sched_setaffinity, inotify.
 
 Guarantees
 1. No call here makes a namespace, a mount, a device, a set-uid file, a memory file that no limit counts, or reaches into another process.
@@ -28,14 +30,16 @@ from .errors import HostError
 
 __all__ = ["compile_filter", "digest"]
 
+EPERM, ENOMEM, ENOSYS, ENOTSUP = 1, 12, 38, 95
+
 ALLOWED = """
     access alarm arch_prctl brk capget chdir clock_getres clock_gettime clock_nanosleep close close_range copy_file_range dup dup2 dup3
     epoll_create epoll_create1 epoll_ctl epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait epoll_wait_old eventfd eventfd2 execve execveat
     exit exit_group faccessat faccessat2 fadvise64 fallocate fchdir fdatasync fgetxattr flistxattr flock fork fstat fstatfs fsync ftruncate
     futex futex_requeue futex_wait futex_waitv futex_wake get_robust_list getcpu getcwd getdents getdents64 getegid geteuid getgid getgroups
     getitimer getpeername getpgid getpgrp getpid getppid getpriority getrandom getresgid getresuid getrlimit getrusage getsid getsockname
-    getsockopt gettid gettimeofday getuid inotify_init inotify_init1 inotify_rm_watch kill link
-    linkat lseek lstat madvise membarrier mincore mkdir mkdirat mmap mprotect mremap msync munmap nanosleep
+    getsockopt gettid gettimeofday getuid inotify_rm_watch kill link
+    linkat lseek lstat madvise membarrier mincore mkdir mkdirat mprotect mremap msync munmap nanosleep
     newfstatat pause pidfd_open pidfd_send_signal pipe pipe2 poll ppoll pread64 preadv preadv2 pselect6 pwrite64 pwritev pwritev2 read
     readahead readlink readlinkat readv recvfrom recvmmsg recvmsg rename renameat renameat2 restart_syscall rmdir rseq rt_sigaction
     rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_tgsigqueueinfo sched_get_priority_max
@@ -46,10 +50,11 @@ ALLOWED = """
     truncate umask uname unlink unlinkat vfork wait4 waitid write writev
 """.split()  # noqa: SIM905  a list of 190 strings is not easier to read
 
-ALLOWED_APART = """
-    getxattr inotify_add_watch lgetxattr listxattr llistxattr
-""".split()  # noqa: SIM905
-"""By path, and judged by nobody but the file's owner and mode: only where the guest sees no path of the host."""
+ALLOWED_APART = {
+    "getxattr": ENOTSUP, "lgetxattr": ENOTSUP, "listxattr": ENOTSUP, "llistxattr": ENOTSUP,
+    "inotify_add_watch": EPERM, "inotify_init": EPERM, "inotify_init1": EPERM,
+}  # fmt: skip
+"""By path, and judged by nobody but the file's owner and mode: only where the guest sees no path of the host. Else these errnos."""
 ALLOWED_WITH_OWN_UID = "sched_setaffinity setpriority utime utimensat utimes".split()  # noqa: SIM905
 HANDED_OVER = "chmod fchmod fchmodat utimensat".split()  # noqa: SIM905
 """In `shared`: cell/permits.py does them for the guest, beneath its own folders only."""
@@ -74,10 +79,10 @@ UNSUPPORTED = """
 """.split()  # noqa: SIM905
 """Refused as a file system without attributes would: `cp -p` then goes on, where EPERM is an error to it."""
 
-EPERM, ENOSYS, ENOTSUP = 1, 38, 95
 NAMESPACE_FLAGS = 0x7E020080
 """Every CLONE_NEW* of clone(2); 0x80, CLONE_NEWTIME, lies in the signal byte and cannot be asked for this way, so asking is refused too."""
 SET_ID_BITS = 0o6000
+MAP_HUGETLB = 0x40000
 CREATES = 0o100 | 0o20000000
 """O_CREAT and the own bit of O_TMPFILE: only with them does open(2) look at its mode."""
 FIFO, FILE_TYPE = 0o010000, 0o170000
@@ -85,7 +90,13 @@ LOW_32_BITS = 0xFFFFFFFF
 SOCKET_TYPE = 0xF
 UNIX, INET, INET6 = 1, 2, 10
 STREAM, DGRAM, SEQPACKET = 1, 2, 5
+OF_INTERNET = {STREAM: (0, 6), DGRAM: (0, 17)}
+PROTOCOLS = {UNIX: {STREAM: (0, 1), DGRAM: (0, 1)}, INET: OF_INTERNET, INET6: OF_INTERNET}
+"""The family's own only: asking for another (SCTP, DCCP, L2TP, MPTCP, SMC) runs code that few look at, and may load it."""
 IP, SOL_SOCKET, TCP, UDP, IPV6 = 0, 1, 6, 17, 41
+TCP_OPTIONS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 18, 23, 25, 30)
+"""NODELAY MAXSEG CORK, KEEPIDLE to LINGER2, DEFER_ACCEPT WINDOW_CLAMP INFO QUICKACK CONGESTION USER_TIMEOUT FASTOPEN NOTSENT_LOWAT: not
+TCP_ULP, which puts other kernel code between a program and its socket, nor signatures and repair."""
 SOCKET_OPTIONS = (2, 3, 4, 5, 6, 9, 10, 12, 13, 15, 16, 18, 19, 20, 21, 29, 30, 34, 35, 38, 39, 66, 67)
 """REUSEADDR TYPE ERROR DONTROUTE BROADCAST KEEPALIVE OOBINLINE PRIORITY LINGER REUSEPORT PASSCRED, low-water marks, time-outs, time stamps,
 what can only be read, PASSSEC"""
@@ -101,7 +112,7 @@ PERSONALITY = (0, LOW_32_BITS)
 
 
 def compile_filter(tier: str) -> bytes:
-    """BPF for `full`, `confined` or `shared`; 10-30 ms the first time in a process."""
+    """BPF for `full`, `visiting` or `shared`; 10-30 ms the first time in a process."""
     seccomp = _library()
     try:
         return _compiled(seccomp, tier)
@@ -124,11 +135,11 @@ def _compiled(seccomp: ModuleType, tier: str) -> bytes:
         rules.refuse(name)
     for name in UNSUPPORTED:
         rules.refuse(name, errno=ENOTSUP)
-    for name in ALLOWED_APART:
+    for name, errno in ALLOWED_APART.items():
         if tier == "full":
             rules.allow(name)
         else:
-            rules.refuse(name, errno=EPERM if name == "inotify_add_watch" else ENOTSUP)
+            rules.refuse(name, errno=errno)
     _memory_and_processes(rules, tier)
     _files(rules, tier)
     _sockets(rules, tier)
@@ -176,6 +187,10 @@ def _memory_and_processes(rules: _Rules, tier: str) -> None:
         for name in ALLOWED_WITH_OWN_UID:
             rules.allow(name)
     rules.allow("clone", rules.bits(0, NAMESPACE_FLAGS, 0))
+    rules.allow("mmap", rules.bits(3, MAP_HUGETLB, 0))
+    rules.refuse(
+        "mmap", rules.bits(3, MAP_HUGETLB, MAP_HUGETLB), errno=ENOMEM
+    )  # in no figure of a process, and the host has few
     rules.allow("prlimit64", rules.bits(0, LOW_32_BITS, 0))
     for option in PRCTL:
         rules.allow("prctl", rules.bits(0, LOW_32_BITS, option))
@@ -206,18 +221,17 @@ def _files(rules: _Rules, tier: str) -> None:
 
 
 def _sockets(rules: _Rules, tier: str) -> None:
-    pairs = [STREAM, SEQPACKET]
-    if tier == "full":
-        pairs.append(DGRAM)
-        for name in ALLOWED_WITH_SOCKETS:
-            rules.allow(name)
-        for family in (UNIX, INET, INET6):
-            for kind in (STREAM, DGRAM):
-                rules.allow("socket", rules.bits(0, LOW_32_BITS, family), rules.bits(1, SOCKET_TYPE, kind))
-    else:
-        for name in ("socket", *ALLOWED_WITH_SOCKETS):
-            rules.refuse(name)
-    for kind in pairs:
+    families = {"full": (UNIX, INET, INET6), "visiting": (INET, INET6), "shared": ()}[tier]
+    for name in ALLOWED_WITH_SOCKETS:
+        rules.allow(name) if families else rules.refuse(name)
+    for family in families:
+        for kind, protocols in PROTOCOLS[family].items():
+            for protocol in protocols:
+                wanted = ((0, LOW_32_BITS, family), (1, SOCKET_TYPE, kind), (2, LOW_32_BITS, protocol))
+                rules.allow("socket", *(rules.bits(*one) for one in wanted))
+    if not families:
+        rules.refuse("socket")
+    for kind in (STREAM, SEQPACKET, DGRAM) if tier == "full" else (STREAM, SEQPACKET):
         rules.allow("socketpair", rules.bits(0, LOW_32_BITS, UNIX), rules.bits(1, SOCKET_TYPE, kind))
 
 
@@ -225,8 +239,10 @@ def _socket_options(rules: _Rules) -> None:
     """All but the sizes of buffers, which are host memory that no limit of a process counts. Asking for larger ones is no error:
     Linux cuts what is too large without a word, and here the default is the most.
     """
-    for level in (IP, TCP, UDP, IPV6):
+    for level in (IP, UDP, IPV6):
         rules.allow("setsockopt", rules.bits(1, LOW_32_BITS, level))
+    for option in TCP_OPTIONS:
+        rules.allow("setsockopt", rules.bits(1, LOW_32_BITS, TCP), rules.bits(2, LOW_32_BITS, option))
     for option in SOCKET_OPTIONS:
         rules.allow("setsockopt", rules.bits(1, LOW_32_BITS, SOL_SOCKET), rules.bits(2, LOW_32_BITS, option))
     for option in BUFFER_SIZES:

@@ -2,8 +2,9 @@
 
 Guarantees
 1. A stream never holds more than `kept` bytes and one read, whatever is written to it.
-2. `text` is valid Unicode that moves no cursor and rings no bell: invalid UTF-8 becomes U+FFFD, control characters but tab and newline
-   become their pictures (ESC is ␛).
+2. `text` is valid Unicode that moves no cursor, rings no bell and hides nothing: invalid UTF-8 becomes U+FFFD, control characters but tab
+   and newline become their pictures (ESC is ␛), characters that reorder text or are not seen at all become U+FFFD. The joiners that
+   scripts and emoji need (U+200C, U+200D, U+FE00 to U+FE0F) stay.
 3. Reading stops when the guest is dead, not at the end of file: a survivor may hold the other end open for ever.
 """
 
@@ -17,9 +18,13 @@ __all__ = ["Stream", "harmless"]
 READ_BYTES = 1 << 16
 _PICTURES = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"}
 _PICTURES |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
-_PICTURES |= dict.fromkeys(
-    (*range(0x202A, 0x202F), *range(0x2066, 0x206A)), 0xFFFD
-)  # text that shows in another order than it reads
+_UNSEEN = (
+    (0x061C, 0x061C), (0x200B, 0x200B), (0x200E, 0x200F), (0x2028, 0x202E), (0x2060, 0x206F), (0xFEFF, 0xFEFF), (0xFFF9, 0xFFFB),
+    (0xE0000, 0xE0FFF),
+)  # fmt: skip
+"""Marks of direction, zero-width space, line separators, embeddings, invisible operators, byte order mark, annotations, tags and the
+supplementary selectors: they show in another order than they read, or carry words to a model past the person who looks."""
+_PICTURES |= {code: 0xFFFD for first, last in _UNSEEN for code in range(first, last + 1)}
 
 
 def harmless(text: str) -> str:

@@ -8,13 +8,15 @@ Guarantees
 2. Only regular files with one link are read, at most `collected_files_max` of them and `collected_bytes_max` bytes; the rest is named with its
    size and no data, until the names are a mebibyte. Symlinks, FIFOs, sockets, devices and second links are left where they are.
 3. Input files that come back with the bytes they had are not outputs.
+4. `usage` counts what is written, not what is shown: files without a name that are open or mapped, folders that nobody may list. What a
+   guest hides from it all the same counts as too much. Only a file in a message that nobody receives is seen by nobody.
 """
 
 import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -33,6 +35,8 @@ DEPTH_COUNTED_MAX = 128
 ENTRIES_MAX = 50_000
 READ_BYTES = 1 << 20
 NAMES_CHARS_MAX = 1 << 20
+NOTHING = -1
+"""Less than an empty file."""
 NOT_OUTPUT = frozenset({"__pycache__", ".cache"})
 """Made by tools and not by the work."""
 
@@ -103,9 +107,8 @@ def collect(workspace: int, given: Mapping[str, bytes], limits: Limits) -> list[
         names += len(path)
         if names > NAMES_CHARS_MAX:
             break
-        size, data = _read(
-            folder, name, min(room, limits.file_bytes_max) if len(found) < limits.collected_files_max else 0
-        )
+        most = min(room, limits.file_bytes_max) if len(found) < limits.collected_files_max else NOTHING
+        size, data = _read(folder, name, most)
         if size < 0 or (data is not None and known.get(path) == hashlib.sha256(data).digest()):
             continue
         if data is not None:
@@ -115,24 +118,64 @@ def collect(workspace: int, given: Mapping[str, bytes], limits: Limits) -> list[
 
 
 def usage(folders: list[int], pids: list[int]) -> Usage:
-    """Blocks and inodes below `folders`, with files that `pids` hold open and nobody can see any more (tier confined).
+    """Blocks and inodes below `folders`, with files there that `pids` hold and nobody can see any more (tier confined).
 
-    A tree too large or too deep to be counted counts as ENTRIES_MAX inodes.
+    A tree that is too large, too deep or hidden counts as ENTRIES_MAX inodes.
     """
     total, inodes = 0, 0
     entries = _Budget(ENTRIES_MAX)
+    unnamed: dict[int, int] = {}
     for folder in folders:
         for facts in _everything(folder, 0, entries):
             total += facts.st_blocks * 512
             inodes += 1
-    for pid in pids:
-        with suppress(OSError):
-            for name in os.listdir(f"/proc/{pid}/fd"):
-                with suppress(OSError):
-                    facts = os.stat(f"/proc/{pid}/fd/{name}")
-                    if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 0:
-                        total += facts.st_blocks * 512
-    return Usage(total, inodes if entries.left >= 0 else ENTRIES_MAX)
+        below = os.readlink(f"/proc/self/fd/{folder}") + "/"
+        for pid in pids:
+            with suppress(FileNotFoundError, ProcessLookupError):
+                try:
+                    unnamed |= _unnamed_mapped(pid, below) | _unnamed_open(pid)
+                except PermissionError:
+                    if _lives(pid):  # a program that may be run and not read: what it holds cannot be looked at
+                        entries.hide()
+    return Usage(total + sum(unnamed.values()), inodes if entries.left >= 0 else ENTRIES_MAX)
+
+
+def _unnamed_open(pid: int) -> dict[int, int]:
+    """Inode -> bytes."""
+    found = {}
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):
+            facts = os.stat(f"/proc/{pid}/fd/{name}")
+            if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 0:
+                found[facts.st_ino] = facts.st_blocks * 512
+    return found
+
+
+def _unnamed_mapped(pid: int, below: str) -> dict[int, int]:
+    """As above, where one mapped page keeps a file. Without the right to look at it, it may be as large as a file of that process can be."""
+    found = {}
+    with open(f"/proc/{pid}/maps", encoding="utf8", errors="replace") as maps:
+        for line in maps:
+            if line.endswith(" (deleted)\n") and below in line:
+                place, _, _, _, inode, _ = line.split(maxsplit=5)
+                try:
+                    found[int(inode)] = os.stat(f"/proc/{pid}/map_files/{place}").st_blocks * 512
+                except PermissionError:
+                    found[int(inode)] = _file_bytes_max(pid)
+    return found
+
+
+def _file_bytes_max(pid: int) -> int:
+    with open(f"/proc/{pid}/limits", encoding="ascii") as limits:
+        (line,) = [line for line in limits if line.startswith("Max file size")]
+    return int(line.split()[3])
+
+
+def _lives(pid: int) -> bool:
+    """The files of a zombie are nobody's to read."""
+    with suppress(OSError), open(f"/proc/{pid}/stat", encoding="utf8", errors="replace") as file:
+        return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    return False
 
 
 @dataclass(slots=True)
@@ -142,6 +185,9 @@ class _Budget:
     def spend(self) -> bool:
         self.left -= 1
         return self.left >= 0
+
+    def hide(self) -> None:
+        self.left = -1
 
 
 def _regular_files(folder: int, prefix: str, depth: int, entries: _Budget) -> Iterator[tuple[int, str, str]]:
@@ -159,18 +205,46 @@ def _regular_files(folder: int, prefix: str, depth: int, entries: _Budget) -> It
 
 
 def _everything(folder: int, depth: int, entries: _Budget) -> Iterator[os.stat_result]:
-    for name, facts in _entries(folder, entries):
-        yield facts
-        if stat.S_ISDIR(facts.st_mode):
-            if depth == DEPTH_COUNTED_MAX:
-                entries.left = -1  # nobody works that deep; what hides there is not looked for
-                return
-            with suppress(OSError):
-                below = os.open(name, _FOLDER, dir_fd=folder)
-                try:
+    with os.scandir(folder) as scan:
+        names = [entry.name for entry in scan if entries.spend()]
+    for name in names:
+        try:
+            facts = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            yield facts
+            if stat.S_ISDIR(facts.st_mode):
+                if depth == DEPTH_COUNTED_MAX:  # nobody works that deep; what hides there is not looked for
+                    entries.hide()
+                    return
+                with _listable(folder, name, facts.st_mode) as below:
                     yield from _everything(below, depth + 1, entries)
-                finally:
-                    os.close(below)
+        except PermissionError:  # made unreadable while we looked
+            entries.hide()
+            return
+        except OSError:  # gone, or replaced by something else
+            continue
+
+
+@contextmanager
+def _listable(folder: int, name: str, mode: int) -> Iterator[int]:
+    """The folder `name` opened. One that its owner may not list is made listable meanwhile: we are that owner, or root."""
+    if mode & stat.S_IRWXU == stat.S_IRWXU or os.geteuid() == 0:
+        below = os.open(name, _FOLDER, dir_fd=folder)
+        try:
+            yield below
+        finally:
+            os.close(below)
+        return
+    place = os.open(name, _FOLDER | os.O_PATH, dir_fd=folder)
+    try:
+        os.chmod(f"/proc/self/fd/{place}", stat.S_IMODE(mode) | stat.S_IRWXU)
+        below = os.open(".", _FOLDER, dir_fd=place)
+        try:
+            yield below
+        finally:
+            os.close(below)
+            os.chmod(f"/proc/self/fd/{place}", stat.S_IMODE(mode))
+    finally:
+        os.close(place)
 
 
 _FOLDER = flags("O_RDONLY", "O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC")

@@ -26,6 +26,7 @@ import itertools
 import json
 import linecache
 import os
+import platform
 import signal
 import socket
 import sys
@@ -84,6 +85,7 @@ def warm_up() -> None:
     outcome = _Outcome()
     _execute("[n for n in (1, 2)]\nNone", ["warm"], outcome)
     sys.modules["__main__"], sys.argv = kept
+    platform._uname_cache = None  # type: ignore[attr-defined]  # noqa: SLF001  importing uuid fills it: the host's name
     assert outcome.exit_code == 0
 
 

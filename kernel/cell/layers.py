@@ -22,7 +22,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import platform
 import resource
 import signal
 import socket
@@ -99,7 +98,7 @@ def clone(flags: int) -> int:
     For a process with one thread only. The child must not use what libc remembers about its thread id, and fork again for real work.
     """
     _python.PyOS_BeforeFork()
-    pid = _syscall(_CLONE[platform.machine()], flags | signal.SIGCHLD, 0, 0, 0, 0)
+    pid = _syscall(_CLONE[os.uname().machine], flags | signal.SIGCHLD, 0, 0, 0, 0)
     if pid == 0:
         _python.PyOS_AfterFork_Child()
         return 0
@@ -439,6 +438,6 @@ def filter_calls(program: bytes, *, listen: bool = False) -> int:
     instructions = ctypes.create_string_buffer(program, len(program))
     described = ctypes.create_string_buffer(struct.pack("@HP", len(program) // 8, ctypes.addressof(instructions)), 16)
     flags = _NEW_LISTENER if listen else 0
-    result = _syscall(_SECCOMP[platform.machine()], _SET_MODE_FILTER, flags, described)
+    result = _syscall(_SECCOMP[os.uname().machine], _SET_MODE_FILTER, flags, described)
     listener = _check(result, "seccomp", "seccomp(SET_MODE_FILTER)")
     return listener if listen else -1

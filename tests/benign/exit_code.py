@@ -1,0 +1,7 @@
+# Ends with a code of its own.
+# stdout: 'leaving\n'
+# exit: 7
+import sys
+
+print("leaving")
+sys.exit(7)
