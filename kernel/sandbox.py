@@ -451,8 +451,7 @@ class Sandbox:
         request: dict[str, Any] = {
             "tier": self.tier, "filter": ("visiting" if folders else "full") if full else "shared", "uid": uid, "gid": gid, "own_uid": root,
             "bytes_max": self._limits.workspace_bytes_max, "inodes_max": self._limits.workspace_inodes_max,
-            "folders": folders,
-            "skill": str(skill) if skill else None,
+            "folders": folders, "skill": str(skill) if skill else None,
             "limits": {
                 "memory_bytes": 2 * bounds.memory_bytes + ADDRESS_SPACE_EXTRA,
                 "file_bytes": self._limits.file_bytes_max,
