@@ -120,10 +120,15 @@ def insert(tx: Transaction, new_id: str, item: Item, author: Author, digest: byt
         asked = "SELECT max(n) FROM memory WHERE principal=? AND conversation=?"
         before = tx.execute(asked, (author.principal, item.conversation)).fetchone()[0]
     valid_from = author.now if item.time is None else item.time
-    speaker = item.speaker or ""
+    speaker, octets = item.speaker or "", octets_of(item)
+    counted = (
+        "INSERT INTO memory_count(principal, items, octets, added) VALUES(?,1,?,1) ON CONFLICT(principal) DO UPDATE"
+        " SET items = items + 1, octets = octets + excluded.octets, added = added + 1 RETURNING added"
+    )
+    [(ordinal,)] = tx.execute(counted, (author.principal, octets)).fetchall()
     values = {
         "principal": author.principal, "scope": live, "conversation": item.conversation, "before": before,
-        "ordinal": counts(tx, author.principal)[2] + 1, "octets": octets_of(item), "client": author.client,
+        "ordinal": ordinal, "octets": octets, "client": author.client,
         "words": len(item.text.split()), "trust": author.trust, "id": new_id, "kind": item.kind, "key": item.key,
         "tags": json.dumps(item.tags, ensure_ascii=False), "source": item.source, "run_id": author.run_id, "step": author.step,
         "dated": item.time is not None, "valid_from": valid_from, "recorded_at": author.now, "expires_at": item.expires_at,
@@ -133,13 +138,8 @@ def insert(tx: Transaction, new_id: str, item: Item, author: Author, digest: byt
     n = tx.execute(f"INSERT INTO memory({names}) VALUES({marks})", tuple(values.values())).lastrowid
     assert n is not None
     recall.index(tx, n, live, speaker, item.text)
-    tx.execute(
-        "INSERT INTO memory_count(principal, items, octets, added) VALUES(?,1,?,1) ON CONFLICT(principal) DO UPDATE"
-        " SET items = items + 1, octets = octets + excluded.octets, added = added + 1",
-        (author.principal, octets_of(item)),
-    )
     return Row(
-        n, new_id, live, speaker, item.text, valid_from, item.time is not None, None, author.run_id, author.step, octets_of(item)
+        n, new_id, live, speaker, item.text, valid_from, item.time is not None, None, author.run_id, author.step, octets
     )  # fmt: skip
 
 
@@ -268,6 +268,7 @@ def counts(db: sqlite3.Connection, principal: str) -> tuple[int, int, int]:
 
 
 def octets_of(item: Item) -> int:
+    """Bytes of the text and all its labels."""
     parts = (
         item.text,
         json.dumps(item.tags, ensure_ascii=False),
