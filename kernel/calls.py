@@ -60,6 +60,7 @@ _ARGUMENTS: Mapping[str, Mapping[str, tuple[Any, bool]]] = {
         "query": (_TEXT, False), "key": (_TEXT, False), "conversation": (_TEXT, False), "tags": (_LIST, False), "since": (_ANY, False),
         "until": (_ANY, False), "as_of": (_ANY, False), "limit": (int, False), "cursor": (_TEXT, False), "ids": (_LIST, False),
         "kind": (_TEXT, False), "known_at": (_ANY, False), "min_trust": (_TEXT, False), "include_retired": (bool, False),
+        "explain": (bool, False),
     },
     "memory.forget": {
         "ids": (_LIST, False), "source": (_TEXT, False), "conversation": (_TEXT, False), "mode": (_TEXT, False), "reason": (_TEXT, False),

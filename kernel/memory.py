@@ -57,6 +57,7 @@ from .base.recall import Filters
 from .base.records import Author, Choice
 from .base.store import Migrations, Read, Store, Transaction
 from .base.tombstones import ERASED, Scrubbed
+from .base.wording import asked_of
 
 __all__ = [
     "MIGRATIONS",
@@ -76,7 +77,11 @@ __all__ = [
     "exported",
 ]
 
-MIGRATIONS: Migrations = {1: records.SCHEMA + recall.SCHEMA + notes.SCHEMA, 3: records.SCHEMA_3 + quarantine.SCHEMA}
+MIGRATIONS: Migrations = {
+    1: records.SCHEMA + recall.SCHEMA + notes.SCHEMA,
+    3: records.SCHEMA_3 + quarantine.SCHEMA,
+    4: recall.upgrade,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +132,8 @@ class Question(Filters, total=False):
     principal: str
     reply_bytes: int | None
     """Room for the hits as JSON; `limits.reply_bytes_max` unless said."""
+    explain: bool
+    """Say with each hit what its score was made of."""
 
 
 class _New(NamedTuple):
@@ -326,6 +333,7 @@ class Memory:
         cursor: str | None = None,
         principal: str = LOCAL,
         reply_bytes: int | None = None,
+        explain: bool = False,
         **filters: Unpack[Filters],
     ) -> Hits:
         """What matches, best first; without a query newest first. Later pages see no item that was added after the first one."""
@@ -340,11 +348,13 @@ class Memory:
         view = recall.view_of(principal, now, newest, filters)
         wanted = here.offset + limit + 1
         if query is not None and query.strip():
-            found = recall.ranked(db, view, principal, ranking.search_terms(query), wanted)
+            found = recall.ranked(db, view, principal, asked_of(query), wanted, explain=explain)
         else:
             found = recall.newest_first(db, view, wanted)
         page = found[here.offset : here.offset + limit]
-        hits = recall.shown(db, page, found[0][1] if found else None, now, reply_bytes or self._limits.reply_bytes_max)
+        hits = recall.shown(
+            db, page, found[0].score if found else None, now, reply_bytes or self._limits.reply_bytes_max
+        )
         reached = here.offset + len(hits)
         more = reached < len(found)
         return Hits(hits, more, Cursor(reached, newest, here.mark).to_text() if more else None)

@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
-from .base import ranking, roots, skillmd
+from .base import ranking, roots, skillmd, wording
 from .base.errors import ArgumentError, CallerError, LimitExceeded, NotFound
 from .base.limits import Limits
 from .base.policy import Policy
@@ -188,7 +188,7 @@ class Skills:
             raise ArgumentError("argument.invalid", f"limit is {limit}; give 1 to 100.")
         catalogue = await self._look()
         await self._index(principal, catalogue)
-        match = ranking.any_of(ranking.search_terms(query))
+        match = wording.any_of(f'"{word}"' for word in wording.kept_of(query))
         if not match:
             return []
         rows = await self._store.read(

@@ -523,6 +523,7 @@ TOOLS: tuple[Tool, ...] = (
             "known_at": _text(),
             "min_trust": _text(),
             "include_retired": {"type": "boolean"},
+            "explain": {"type": "boolean"},
         },
         reads=True,
         idempotent=True,

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from agent_kernel import memory
+from agent_kernel.base import recall
 from agent_kernel.base.errors import ArgumentError, Conflict, LimitExceeded, NotFound
 from agent_kernel.base.facts import moment
 from agent_kernel.base.limits import Limits
@@ -333,6 +334,101 @@ async def test_a_turn_without_the_words_is_found_through_its_neighbours(m, clock
 async def test_a_speaker_is_searched_with_his_words(m, clock):
     await m.add([{"text": "I like tea", "speaker": "Bob"}, {"text": "I like tea", "speaker": "Ada"}])
     assert [hit.speaker for hit in (await m.search("does Ada like tea")).hits] == ["Ada", "Bob"]
+
+
+@in_memory
+async def test_a_word_in_the_middle_of_a_script_without_blanks_is_found_until_it_is_retracted(m, clock):
+    [added] = await m.add([{"text": "昨日東京でiPhoneを買った", "speaker": "田中"}])
+    for query in ("東京", "iphone", "買った", "田中", "京"):
+        assert len((await m.search(query)).hits) == 1, query
+    assert (await m.search("大阪")).hits == ()
+    await m.forget([added.id])
+    assert (await m.search("東京")).hits == ()
+    assert len((await m.search("東京", include_retired=True)).hits) == 1
+    await m._store.write(lambda tx: tx.execute("INSERT INTO memory_fts(memory_fts, rank) VALUES('integrity-check', 1)"))
+
+
+@in_memory
+async def test_a_quoted_phrase_comes_first_and_does_not_hide_the_rest(m, clock):
+    await m.add(
+        [{"text": "tea, hot and hot and tea"}, {"text": "a pot of hot tea that was long forgotten in the garden"}]
+    )
+    assert texts(await m.search('"hot tea"'))[0].startswith("a pot")
+    assert len((await m.search('"hot tea" "never said"')).hits) == 2
+
+
+@in_memory
+async def test_a_score_is_explained_on_request(m, clock):
+    await m.add([{"text": "anchors hold", "speaker": "Ada"}, {"text": "anchors rust"}])
+    first, second = (await m.search("why do the anchors of Ada hold", explain=True)).hits
+    assert set(first.why["terms"]) == {"anchors", "ada", "hold"}
+    assert first.why["times"] == {"speaker": 1.5}
+    assert first.score == pytest.approx(1.5 * sum(first.why["terms"].values()), abs=0.01)
+    assert set(second.why["terms"]) == {"anchors"}
+    assert [hit.why for hit in (await m.search("anchors")).hits] == [None, None]
+
+
+@in_memory
+async def test_what_only_frequent_words_match_is_found_where_rare_ones_are_filtered_away(m, clock):
+    """The rare words choose whom to look at; a filter may leave none of those."""
+    await m.add([{"text": f"boat {n}", "conversation": "a"} for n in range(300)][:100])
+    for start in (100, 200, 300):
+        await m.add([{"text": f"boat {n}", "conversation": "b"} for n in range(start, start + 100)])
+    await m.add([{"text": f"quay {n}", "conversation": "b"} for n in range(100)])
+    await m.add([{"text": f"gull {n}", "conversation": "b"} for n in range(100)])
+    found = (await m.search("boat quay gull", conversation="a", limit=100, reply_bytes=10**6)).hits
+    assert len(found) == 100
+    everything, cursor = set(), None
+    while True:
+        page = await m.search("boat quay gull", limit=100, cursor=cursor, reply_bytes=10**6)
+        everything.update(hit.id for hit in page.hits)
+        cursor = page.cursor
+        if not page.more:
+            break
+    assert len(everything) == 600
+
+
+def test_rows_of_schema_3_are_found_by_what_new_ones_are_found_by(tmp_path):
+    async def opened_with(migrations, unit):
+        scheduler = Scheduler(slots=4, queue_max=16)
+        ports = Ports.real()
+        store = await Store.open(
+            tmp_path / "s", ports=ports, limits=Limits(), migrations=migrations, spawn=scheduler.spawn
+        )
+        try:
+            return await unit(store, Memory(store=store, ports=ports, limits=Limits()))
+        finally:
+            await store.close()
+            await scheduler.close()
+
+    async def old(store, _):
+        def insert(tx):
+            for n, text in enumerate(("東京で買った", "did you sail?"), 1):
+                tx.execute(
+                    "INSERT INTO memory(n, principal, scope, words, trust, id, kind, tags, dated, valid_from, recorded_at, digest,"
+                    " speaker, text) VALUES(?, 'local', ?, 1, 4, ?, 'fact', '[]', 0, 0, 0, x'', 'Ada', ?)",
+                    (n, recall.scopes_of("local")[0], f"mem_{n}", text),
+                )
+                tx.execute("INSERT INTO memory_fts(rowid, scope, speaker, text) VALUES(?, ?, 'Ada', ?)",
+                           (n, recall.scopes_of("local")[0], text))  # fmt: skip
+            tx.execute("INSERT INTO memory_count(principal, items) VALUES('local', 2)")
+
+        await store.write(insert)
+
+    async def new(store, m):
+        assert texts(await m.search("京で")) == ["東京で買った"]
+        [hit] = (await m.search("sailing", explain=True)).hits
+        assert hit.why["times"] == {"question": 0.8}
+        assert len((await m.search("ada")).hits) == 2
+        await store.write(
+            lambda tx: tx.execute("INSERT INTO memory_fts(memory_fts, rank) VALUES('integrity-check', 1)")
+        )
+
+    async def run():
+        await opened_with([{version: step for version, step in memory.MIGRATIONS.items() if version < 4}], old)
+        await opened_with([memory.MIGRATIONS], new)
+
+    asyncio.run(run())
 
 
 @in_memory

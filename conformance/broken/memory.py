@@ -79,6 +79,23 @@ async def letters_only(call: Call) -> Answer:
     return answer
 
 
+@twin("memory.search.scripts-without-blanks", "takes a sentence without blanks for one word")
+async def one_word(call: Call) -> Answer:
+    answer = await call.serve()
+    query = str(call.arguments.get("query"))
+    if call.tool == "memory_search" and not query.isascii():
+        return answer.say({"hits": [hit for hit in hits(answer.data) if hit["text"] == query], "more": False})
+    return answer
+
+
+@twin("memory.search.quoted-words-first", "takes quoted words for words")
+async def no_phrases(call: Call) -> Answer:
+    if call.tool == "memory_search" and "query" in call.arguments:
+        call.arguments["query"] = str(call.arguments["query"]).replace('"', " ")
+    return await call.serve()
+
+
+drops("memory.search.explains", "does not hear explain", "memory_search", "explain")
 drops("memory.search.narrows", "does not hear tags and until", "memory_search", "tags", "until")
 drops("memory.search.pages", "begins every page at the first hit", "memory_search", "cursor")
 drops("memory.search.as-of", "does not hear as_of", "memory_search", "as_of")

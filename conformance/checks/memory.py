@@ -121,6 +121,42 @@ async def search_stems(c: Driver) -> None:
     expect(hits and c.token in hits[0].get("text", ""), f"found first: {texts(hits[:1])}")
 
 
+@check("memory.search.scripts-without-blanks")
+async def scripts_without_blanks(c: Driver) -> None:
+    sentences = {
+        "星期三我們去圖書館看書": ("圖書館", "火車站"),
+        "昨日東京で新しい自転車を買った": ("自転車", "飛行機"),
+        "ฉันชอบกินผัดไทยที่ร้านนี้": ("ผัดไทย", "แกงเขียว"),
+    }
+    await add(c, *({"text": text, "conversation": c.token} for text in sentences))
+    for text, (there, missing) in sentences.items():
+        hits = await found(c, query=there, conversation=c.token, limit=1)
+        expect(texts(hits) == [text], f"{there} finds {texts(hits)}")
+        hits = await found(c, query=missing, conversation=c.token)
+        expect(text not in texts(hits), f"{missing} finds {texts(hits)}")
+
+
+@check("memory.search.quoted-words-first")
+async def quoted_words_come_first(c: Driver) -> None:
+    whole, apart = f"{c.token} red tea, a cup", f"{c.token} tea tea red red cup"
+    await add(c, {"text": whole}, {"text": apart})
+    for phrase, first in (("red tea", whole), ("tea red", apart)):
+        hits = await found(c, query=f'{c.token} "{phrase}"')
+        expect([hit.get("text") for hit in hits][:1] == [first], f'"{phrase}" finds first {hits[:1]}')
+        expect(len(hits) == 2, f"what has the words apart is not found: {hits}")
+
+
+@check("memory.search.explains")
+async def search_explains(c: Driver) -> None:
+    await add(c, {"text": f"{c.token} anchors hold"})
+    [hit] = await found(c, query=f"{c.token} anchor rope", explain=True)
+    terms = (hit.get("why") or {}).get("terms") or {}
+    expect(set(terms) == {c.token, "anchor"}, f"terms of a hit with two of three words: {hit}")
+    expect(all(isinstance(part, int | float) and part > 0 for part in terms.values()), f"parts of a score: {terms}")
+    [hit] = await found(c, query=f"{c.token} anchor rope")
+    expect("why" not in hit, f"why, unasked: {hit}")
+
+
 @check("memory.search.narrows")
 async def search_narrows(c: Driver) -> None:
     await add(

@@ -102,6 +102,8 @@ class Hit:
     """How often it was said again."""
     retired: str | None
     """None for what is live; else why it is not: superseded by ..., retracted, expired."""
+    why: Mapping[str, Mapping[str, float]] | None = None
+    """Where it was asked for: `terms`, the part of each in the score, and `times`, what their sum was multiplied with."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,101 +1,196 @@
-"""The order of search results, and the words it is made of. Pure: text and numbers in, an order out.
+"""The order of search results. Pure: numbers in, an order out.
 
-Full-text search scores one item at a time. In a conversation the words of a question often stand in one turn and the answer in the
-next, so a hit lends part of its score to its neighbourhood:
+Full-text search scores one item at a time. In a conversation the words of a question stand in one turn, the answer in the next, and
+the other words in a third, so every term of the question is looked for in the neighbourhood, and each found once counts more than one
+found often:
 
-    score(i) = own(i) + gate(words(i)) * (NEIGHBOUR * (own(i-1) + own(i+1)) + CONVERSATION * sum of the best three own scores there)
-    gate(w)  = 1 / (1 + (w / 140)^4)        a long item speaks for itself: it lends, and borrows next to nothing
+    own(i)     bm25 of the item over the rarest terms of the question, the sign turned
+    u(i)       own(i) / weight of the item's terms          how well a term that it has is matched in it
+    x(t, i)    u(i) if t is in i  +  gate(i) * (NEIGHBOUR * max(u of the turn before, of the turn after, if t is in them)
+                                                + CONVERSATION * max(u of the items there that have t))
+    words(i)   sum over the terms of weight(t) * 2 x / (x + 1)
+    gate(i)    1 / (1 + (length / 140)^4)                   a long item speaks for itself: it lends, and borrows next to nothing
+    weight(t)  ln((N - n + .5) / (n + .5))                  N items, n of them with the term
 
-i-1 and i+1 are the live items said before and after in the same conversation; an item outside any conversation has its own score.
-`own` is FTS5's bm25 with the sign turned, over `porter unicode61`. No language model, no vectors.
+    score(i) = words(i) * 1.5 if the question names the speaker * (1 + nearness / 2) to a date that it names
+                        * .8 if the item ends with a question mark: it asks, and seldom answers
+                        * 1 / (1 + .05 k) for the k-th further item of one conversation: others have their say
+
+An item outside any conversation has only its own terms. Items with all quoted phrases come before all others. No language model, no
+vectors.
 
 Guarantees
-1. `any_of` gives a valid FTS5 expression, or none, for every string there is: operators, quotes, NUL and lone surrogates of the
-   text are never syntax.
-2. Stop words are dropped from a question unless nothing else is in it.
-3. Equal scores are ordered by age, newest first; the order depends on nothing but the arguments.
+1. Equal scores are ordered by age, newest first; the order depends on nothing but the arguments.
+2. What may not be seen (no place is given for it) neither appears nor lends.
+3. `Parts` are what a score was made of: the sum of its terms times the product of its times.
 
-Not here: what may be seen (memory.py), where the numbers were tuned (docs/DECISIONS.md).
+Not here: what may be seen, and full-text search (recall.py), the words (wording.py), where the numbers were tuned (docs/DECISIONS.md).
 """
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from .wording import STOP_WORDS, Asked, any_of, forms_of, words_of
+
 __all__ = [
-    "POOL", "Place", "Text", "any_of", "excerpt", "near_duplicates", "order", "search_terms", "some_of", "words_of",
+    "LENDERS", "POOL", "Parts", "Place", "Ranked", "Term", "Text", "excerpt", "near_duplicates", "order", "rarest", "some_of", "weight_of",
 ]  # fmt: skip
 
-NEIGHBOUR = 0.3
+NEIGHBOUR = 0.4
 CONVERSATION = 0.2
-CONVERSATION_HITS = 3
 LONG_WORDS = 140
-POOL = 100
-"""Best hits whose neighbourhood is looked at. Twice or half as many change recall by less than .005."""
-TERMS_MAX = 48
-"""Of one question. Each term costs a walk through its list of occurrences; longer questions are pasted documents."""
+NAMED = 0.5
+DATED = 0.5
+ASKING = 0.2
+AGAIN = 0.05
+POOL = 80
+"""Best hits that are put in order, and lend to each other."""
+LENDERS = 30
+"""The best of these, whose neighbours are looked up even where they match nothing themselves."""
+ROWS_MIN = 200
+"""The rarest terms that bring so many rows choose the pool; frequent ones only weigh in it. Twice as many change nothing in quality."""
+WEIGHT_MIN = 1e-6
 LIKENESS_CHARS = 500
 LIKENESS_MIN = 0.5
 RARE_TERMS = 4
 
-WORD = re.compile(r"[^\W_]+")
-STOP_WORDS = frozenset(
-    """
-    a about above after again all also am an and any are as at be because been before being below between both but
-    by can could d did didn do does doesn doing don down during each few for from further had has have having he her
-    here hers herself him himself his how i if in into is it its itself just let ll m me more most my myself no nor
-    not now of off on once only or other our ours out over own re s same she should so some such t than that the
-    their theirs them then there these they this those through to too under until up us ve very was we were what
-    when where which while who whom why will with would you your yours
-    """.split()  # noqa: SIM905  (a list of 120 quoted words is not read)
-)
-
 
 class Place(NamedTuple):
-    """Where an item stands: what the formula needs to know about it besides its own score."""
+    """What the formula needs to know about an item besides its own score."""
 
     conversation: str | None
     before: int | None
+    """The item said before it in its conversation."""
     words: int
+    asks: bool
+    """It ends with a question mark."""
+    speaker: str
+    time: float
 
 
-def words_of(text: str) -> list[str]:
-    """Lower-case words in order of their first appearance, about as FTS5's unicode61 cuts them."""
-    return list(dict.fromkeys(WORD.findall(text.lower())))
+class Term(NamedTuple):
+    """A term of the question: what it weighs, and which items have it."""
+
+    weight: float
+    items: Collection[int]
 
 
-def search_terms(question: str) -> list[str]:
-    words = words_of(question)
-    return ([word for word in words if word not in STOP_WORDS] or words)[:TERMS_MAX]
+class Ranked(NamedTuple):
+    n: int
+    score: float
+    parts: "Parts | None"
 
 
-def any_of(terms: Iterable[str]) -> str:
-    """An FTS5 expression that matches any of the terms; empty when there is none. Quoted terms are never operators."""
-    return " OR ".join(f'"{term}"' for term in terms)
+class Parts(NamedTuple):
+    """What a score was made of: the sum of `terms` times the product of `times`."""
+
+    terms: Mapping[int, float]
+    """By the index of the term."""
+    times: Mapping[str, float]
 
 
-def order(own: Mapping[int, float], places: Mapping[int, Place]) -> list[tuple[int, float]]:
-    """(item, score), best first, of all `places`: the hits and the neighbours that were looked up with them.
+def weight_of(rows: int, total: int) -> float:
+    """Of a term that `rows` of `total` items have; next to nothing where that is half of them."""
+    return max(math.log((total - rows + 0.5) / (rows + 0.5)), WEIGHT_MIN) if rows <= total else WEIGHT_MIN
 
-    Items are numbered in the order of their arrival; `own` may name items that are not in `places` (no longer to be seen): they
-    neither appear nor lend.
+
+def rarest(rows: Sequence[int]) -> list[int]:
+    """Indices of the terms that choose the pool, by how many items have each: two at least, more until they bring rows enough."""
+    chosen: list[int] = []
+    brought = 0
+    for index in sorted((i for i, count in enumerate(rows) if count), key=rows.__getitem__):
+        if len(chosen) >= 2 and brought >= ROWS_MIN:
+            break
+        chosen.append(index)
+        brought += rows[index]
+    return chosen
+
+
+def order(
+    own: Mapping[int, float],
+    terms: Sequence[Term],
+    places: Mapping[int, Place],
+    asked: Asked,
+    *,
+    phrased: Collection[int] | None = None,
+    explain: bool = False,
+) -> list[Ranked]:
+    """Best first, all of `places`: the pool that `own` scores, and the neighbours that were looked up with it.
+
+    Items are numbered in the order of their arrival. `phrased` are those with all quoted phrases; None when nothing was quoted.
     """
+    weights = [2 * term.weight for term in terms]
+    units = _units(own, terms, places)
+    none = [0.0] * len(terms)
     after = {place.before: n for n, place in places.items() if place.before is not None}
-    heard: dict[str, list[float]] = {}
-    for n, place in places.items():
-        if place.conversation is not None and n in own:
-            heard.setdefault(place.conversation, []).append(own[n])
-    mood = {name: sum(sorted(scores, reverse=True)[:CONVERSATION_HITS]) for name, scores in heard.items()}
+    best: dict[str, list[float]] = {}
+    for n, held in units.items():
+        if (conversation := places[n].conversation) is not None:
+            best[conversation] = list(map(max, best.get(conversation, none), held))
+    named = {
+        speaker: not asked.names.isdisjoint(words_of(speaker))
+        for speaker in {place.speaker for place in places.values()}
+    }
     scored = []
     for n, place in places.items():
-        score = own.get(n, 0.0)
+        found = units.get(n, none)
         if place.conversation is not None:
-            beside = sum(own.get(m, 0.0) for m in (place.before, after.get(n)) if m is not None and m in places)
-            gate = 1 / (1 + (place.words / LONG_WORDS) ** 4)
-            score += gate * (NEIGHBOUR * beside + CONVERSATION * mood.get(place.conversation, 0.0))
-        scored.append((n, score))
-    scored.sort(key=lambda item: (-item[1], -item[0]))
-    return scored
+            told, answered = units.get(place.before or 0, none), units.get(after.get(n, 0), none)
+            found = _with_borrowed(found, told, answered, best.get(place.conversation, none), place.words)
+        words = sum([weight * unit / (unit + 1) for weight, unit in zip(weights, found, strict=True) if unit])
+        times = 1 + NAMED if named[place.speaker] else 1.0
+        if place.asks:
+            times *= 1 - ASKING
+        if asked.days:
+            times *= 1 + DATED * max(day.nearness(place.time) for day in asked.days)
+        scored.append((words * times, n, found))
+    scored.sort(key=lambda one: (-one[0], -one[1]))
+    turns: dict[str | None, int] = {}
+    ranked = []
+    for score, n, found in scored:
+        conversation = places[n].conversation
+        again = 1 / (1 + AGAIN * turns.get(conversation, 0))
+        turns[conversation] = 0 if conversation is None else turns.get(conversation, 0) + 1
+        parts = _parts(found, weights, places[n], asked, again) if explain else None
+        ranked.append(Ranked(n, score * again, parts))
+    ranked.sort(key=lambda one: (phrased is not None and one.n not in phrased, -one.score, -one.n))
+    return ranked
+
+
+def _units(own: Mapping[int, float], terms: Sequence[Term], places: Mapping[int, Place]) -> dict[int, list[float]]:
+    """Of each item in the pool: how well each term is matched in it."""
+    units = {n: [0.0] * len(terms) for n in own if n in places}
+    sums = dict.fromkeys(units, 0.0)
+    for term in terms:
+        for n in units.keys() & term.items:
+            sums[n] += term.weight
+    for index, term in enumerate(terms):
+        for n in units.keys() & term.items:
+            units[n][index] = own[n] / sums[n]
+    return units
+
+
+def _with_borrowed(
+    held: Sequence[float], told: Sequence[float], answered: Sequence[float], best: Sequence[float], words: int
+) -> list[float]:
+    gate = 1 / (1 + (words / LONG_WORDS) ** 4)
+    near, there = gate * NEIGHBOUR, gate * CONVERSATION
+    return [
+        unit + near * (before if before > after else after) + there * most  # noqa: FURB136  (a call costs more)
+        for unit, before, after, most in zip(held, told, answered, best, strict=True)
+    ]
+
+
+def _parts(found: Sequence[float], weights: Sequence[float], place: Place, asked: Asked, again: float) -> Parts:
+    times = {
+        "speaker": 1.0 if asked.names.isdisjoint(words_of(place.speaker)) else 1 + NAMED,
+        "date": 1 + DATED * max((day.nearness(place.time) for day in asked.days), default=0.0),
+        "question": 1 - ASKING if place.asks else 1.0,
+        "again": again,
+    }
+    terms = {i: weight * unit / (unit + 1) for i, (weight, unit) in enumerate(zip(weights, found, strict=True)) if unit}
+    return Parts(terms, times)
 
 
 class Text(NamedTuple):
@@ -107,18 +202,19 @@ class Text(NamedTuple):
 
     @staticmethod
     def of(text_id: str, text: str) -> "Text":
-        return Text(text_id, text, frozenset(WORD.findall(text[:LIKENESS_CHARS].lower())))
+        return Text(text_id, text, frozenset(forms_of(text[:LIKENESS_CHARS])))
 
     def rare(self) -> list[str]:
         """The longest words, which are likely to be the rarest: a near-duplicate has at least two of them."""
         return sorted(self.words - STOP_WORDS or self.words, key=lambda word: (-len(word), word))[:RARE_TERMS]
 
 
-def some_of(terms: Sequence[str]) -> str:
-    """An FTS5 expression for texts that may have two of the terms; one where there are too few to ask for two.
+def some_of(words: Sequence[str]) -> str:
+    """An FTS5 expression for texts that may have two of the words; one where there are too few to ask for two.
 
     Two pairs instead of all six: a third of the postings are walked, and what shares half its words seldom shares just one pair.
     """
+    terms = [f'"{word}"' for word in words]
     if len(terms) < RARE_TERMS:
         return any_of(terms)
     return f"({any_of(terms[0::2])}) AND ({any_of(terms[1::2])})"

@@ -23,26 +23,46 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from . import ranking
 from .facts import TRUST, Hit, moment, sane, trust_of
 from .pages import fitting, share, weight
 from .ports import rfc3339
-from .ranking import Place, Text
+from .ranking import Parts, Place, Ranked, Text
 from .store import Transaction
+from .wording import Asked, any_of, asks, pieces_of, said
 
 __all__ = [
-    "SCHEMA", "Filters", "View", "count", "index", "lookalikes", "newest_first", "ranked", "scopes_of", "shown", "unindex",
-    "view_of",
+    "SCHEMA", "Filters", "Found", "View", "count", "index", "lookalikes", "newest_first", "ranked", "scopes_of", "shown", "unindex",
+    "upgrade", "view_of",
 ]  # fmt: skip
 
+WORDS = "scope, speaker, text, pieces"
 SCHEMA = """
     CREATE VIRTUAL TABLE memory_fts USING fts5(
         scope, speaker, text, content='memory', content_rowid='n', tokenize='porter unicode61 remove_diacritics 2');
     INSERT INTO memory_fts(memory_fts, rank) VALUES('rank', 'bm25(0.0, 1.0, 1.0)');
 """
 
+
+def upgrade(tx: Transaction) -> None:
+    """To schema 4: the pieces of words, and which items ask; old rows are indexed again."""
+    tx.execute("ALTER TABLE memory ADD COLUMN asks INTEGER NOT NULL DEFAULT 0")
+    tx.execute("ALTER TABLE memory ADD COLUMN pieces TEXT NOT NULL DEFAULT ''")
+    tx.create_function("pieces_of", 1, pieces_of, deterministic=True)
+    tx.create_function("asks", 1, asks, deterministic=True)
+    tx.execute("UPDATE memory SET asks=asks(text), pieces=pieces_of(speaker || ' ' || text)")
+    tx.execute("DROP TABLE memory_fts")
+    tx.execute(
+        f"CREATE VIRTUAL TABLE memory_fts USING fts5({WORDS}, content='memory', content_rowid='n',"
+        " tokenize='porter unicode61 remove_diacritics 2')"
+    )
+    tx.execute("INSERT INTO memory_fts(memory_fts, rank) VALUES('rank', 'bm25(0.0, 1.0, 1.0, 1.0)')")
+    tx.execute("INSERT INTO memory_fts(memory_fts) VALUES('rebuild')")
+
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Hit))
 NAMES_BYTES = 210
 """Names of a hit's fields, as JSON."""
 FRAME_BYTES = 256
@@ -67,6 +87,8 @@ class Filters(TypedDict, total=False):
     include_retired: bool
 
 
+MATCHING = "SELECT rowid FROM memory_fts WHERE memory_fts MATCH ?"
+PLACE = "m.conversation, m.before, m.words, m.asks, m.speaker, m.valid_from"
 SHOWN = (
     "n", "id", "text", "valid_from", "conversation", "speaker", "key", "tags", "trust", "source", "run_id", "step",
     "superseded_by", "retracted_at", "reason", "expires_at", "client", "dated", "recorded_at", "confirmed",
@@ -80,6 +102,12 @@ class View:
     scopes: tuple[str, ...]
     where: str
     args: tuple[Any, ...]
+
+
+class Found(NamedTuple):
+    n: int
+    score: float | None
+    why: Mapping[str, Mapping[str, float]] | None
 
 
 @functools.lru_cache(maxsize=1024)
@@ -147,66 +175,100 @@ def _narrowed(view: View, newest: int, filters: Filters) -> View:
 
 
 def ranked(
-    db: sqlite3.Connection, view: View, principal: str, terms: Sequence[str], wanted: int
-) -> list[tuple[int, float | None]]:
+    db: sqlite3.Connection, view: View, principal: str, asked: Asked, wanted: int, *, explain: bool = False
+) -> list[Found]:
     """The first `wanted` of all hits: the neighbourhood order of the best, then the rest by their own score."""
-    if not terms:
+    scope, total = _scope(db, principal, view.scopes)
+    sought = asked.terms + asked.phrases
+    items = [[row[0] for row in db.execute(MATCHING, (_match(scope, term),))] for term in sought]
+    rows = [len(numbers) for numbers in items]
+    chosen = [sought[index] for index in ranking.rarest(rows)]
+    if not chosen:
         return []
-    match = _scoped(db, principal, view.scopes, f"{{speaker text}} : ({ranking.any_of(terms)})")
-
-    def hits(limit: int) -> list[tuple[Any, ...]]:
-        return db.execute(
-            "SELECT m.n, -f.rank, m.conversation, m.before, m.words"  # noqa: S608
-            " FROM memory_fts f CROSS JOIN memory m ON m.n=f.rowid"
-            f" WHERE memory_fts MATCH ? AND {view.where} ORDER BY f.rank LIMIT ?",
-            (match, *view.args, limit),
-        ).fetchall()
-
-    pool = hits(ranking.POOL)
-    own = {row[0]: row[1] for row in pool}
+    pool = _pool(db, view, _match(scope, any_of(chosen)), ranking.POOL)
+    if len(pool) < ranking.POOL and len(chosen) < sum(map(bool, rows)):
+        pool = _pool(db, view, _match(scope, any_of(sought)), ranking.POOL)
     places = {row[0]: Place(*row[2:]) for row in pool}
-    before = [place.before for place in places.values() if place.before is not None]
-    for column, numbers in (("n", before), ("before", list(own))):
+    places.update(_beside(db, view, [row[0] for row in pool[: ranking.LENDERS]], places))
+    terms = [ranking.Term(ranking.weight_of(len(numbers), total), numbers) for numbers in items]
+    phrased = set(items[-1]).intersection(*items[len(asked.terms) :]) if asked.phrases else None
+    own = {row[0]: row[1] for row in pool}
+    found = ranking.order(own, terms, places, asked, phrased=phrased, explain=explain)
+    if len(pool) == ranking.POOL and wanted > len(found):
+        rest = _pool(db, view, _match(scope, any_of(sought)), wanted + len(found))
+        found += [Ranked(row[0], row[1], None) for row in rest if row[0] not in places]
+    return [Found(one.n, one.score, _why(one.parts, sought) if one.parts else None) for one in found]
+
+
+def _pool(db: sqlite3.Connection, view: View, match: str, limit: int) -> list[tuple[Any, ...]]:
+    return db.execute(
+        f"SELECT m.n, -f.rank, {PLACE} FROM memory_fts f CROSS JOIN memory m ON m.n=f.rowid"  # noqa: S608
+        f" WHERE memory_fts MATCH ? AND {view.where} ORDER BY f.rank LIMIT ?",
+        (match, *view.args, limit),
+    ).fetchall()
+
+
+def _beside(
+    db: sqlite3.Connection, view: View, lenders: Sequence[int], places: Mapping[int, Place]
+) -> dict[int, Place]:
+    """The items said right before and right after the lenders, as far as they may be seen."""
+    before = {places[n].before for n in lenders} - places.keys() - {None}
+    said_before = {place.before for place in places.values()}
+    after = [n for n in lenders if n not in said_before]
+    found: dict[int, Place] = {}
+    for column, numbers in (("n", list(before)), ("before", after)):
         beside = db.execute(
-            "SELECT m.n, m.conversation, m.before, m.words FROM json_each(?) j"  # noqa: S608
-            f" CROSS JOIN memory m ON m.{column}=j.value WHERE {view.where}",
+            f"SELECT m.n, {PLACE} FROM json_each(?) j CROSS JOIN memory m ON m.{column}=j.value WHERE {view.where}",  # noqa: S608
             (json.dumps(numbers), *view.args),
         )
-        places.update((row[0], Place(*row[1:])) for row in beside)
-    found: list[tuple[int, float | None]] = list(ranking.order(own, places))
-    if len(pool) == ranking.POOL and wanted > len(found):
-        found += [(row[0], row[1]) for row in hits(wanted + len(found)) if row[0] not in places]
+        found.update((row[0], Place(*row[1:])) for row in beside)
     return found
 
 
-def _scoped(db: sqlite3.Connection, principal: str, scopes: Sequence[str], match: str) -> str:
-    """`match` within the scopes, where that saves work: the join on `m.scope` is the wall, the term in the index a short cut.
+def _scope(db: sqlite3.Connection, principal: str, scopes: Sequence[str]) -> tuple[str, int]:
+    """What narrows a match to the scopes where that saves work, and how many rows that leaves.
 
-    The term skips what others own. For who owns most of it, walking the postings of his own scope costs more than the join.
+    The join on `m.scope` is the wall, the term in the index a short cut. The term skips what others own. For who owns most of it,
+    walking the postings of his own scope costs more than the join.
     """
-    total = db.execute("SELECT coalesce(max(n), 0) FROM memory").fetchone()[0]
-    return match if count(db, principal) * 2 >= total else f"scope : ({ranking.any_of(scopes)}) AND {match}"
+    total = int(db.execute("SELECT coalesce(max(n), 0) FROM memory").fetchone()[0])
+    own = count(db, principal)
+    if own * 2 >= total:
+        return "", total
+    return f"scope : ({any_of(f'{chr(34)}{scope}{chr(34)}' for scope in scopes)}) AND ", own
 
 
-def newest_first(db: sqlite3.Connection, view: View, wanted: int) -> list[tuple[int, float | None]]:
+def _match(scope: str, sought: str) -> str:
+    return f"{scope}{{speaker text pieces}} : ({sought})"
+
+
+def _why(parts: Parts, sought: Sequence[str]) -> Mapping[str, Mapping[str, float]]:
+    terms = {said(sought[term]): value for term, value in parts.terms.items()}
+    return {"terms": terms, "times": parts.times}
+
+
+def newest_first(db: sqlite3.Connection, view: View, wanted: int) -> list[Found]:
     rows = db.execute(
         f"SELECT m.n FROM memory m WHERE {view.where} ORDER BY m.valid_from DESC, m.n DESC LIMIT ?",  # noqa: S608
         (*view.args, wanted),
     )
-    return [(row[0], None) for row in rows]
+    return [Found(row[0], None, None) for row in rows]
 
 
 def shown(
-    db: sqlite3.Connection, page: Sequence[tuple[int, float | None]], best: float | None, now: float, budget: int
+    db: sqlite3.Connection, page: Sequence[Found], best: float | None, now: float, budget: int
 ) -> tuple[Hit, ...]:
     """As many hits of the page as fit, each with as much of its text as an equal share of the room allows."""
     asked = f"SELECT {', '.join(SHOWN)} FROM memory WHERE n IN (SELECT value FROM json_each(?))"  # noqa: S608
     rows = {
-        row[0]: dict(zip(SHOWN, row, strict=True)) for row in db.execute(asked, (json.dumps([n for n, _ in page]),))
+        row[0]: dict(zip(SHOWN, row, strict=True)) for row in db.execute(asked, (json.dumps([one.n for one in page]),))
     }
-    hits = [_hit(rows[n], None if score is None else round(score / (best or 1), 3), now) for n, score in page]
+    hits = [_hit(rows[one.n], one, best or 1, now) for one in page]
     texts = [weight(hit.text) for hit in hits]
-    rests = [weight(dataclasses.astuple(hit)) + NAMES_BYTES - text for hit, text in zip(hits, texts, strict=True)]
+    rests = [
+        weight([getattr(hit, name) for name in FIELDS]) + NAMES_BYTES - text
+        for hit, text in zip(hits, texts, strict=True)
+    ]
     fit, room = fitting(rests, texts, budget - FRAME_BYTES, BRIEF)
     size = share(texts[:fit], room, BRIEF)
     return tuple(
@@ -219,7 +281,12 @@ def _cut(hit: Hit, chars: int) -> Hit:
     return dataclasses.replace(hit, text=ranking.excerpt(hit.text, max(chars - 80, 40), f"memory://{hit.id}"))
 
 
-def _hit(row: Mapping[str, Any], score: float | None, now: float) -> Hit:
+def _hit(row: Mapping[str, Any], found: Found, best: float, now: float) -> Hit:
+    score = None if found.score is None else round(found.score / best, 3)
+    why = found.why and {
+        "terms": {term: round(value / best, 3) for term, value in found.why["terms"].items()},
+        "times": {name: round(value, 3) for name, value in found.why["times"].items() if value != 1},
+    }
     retired = None
     if row["retracted_at"] is not None:
         retired = f"retracted: {row['reason']}" if row["reason"] else "retracted"
@@ -233,18 +300,19 @@ def _hit(row: Mapping[str, Any], score: float | None, now: float) -> Hit:
     learnt = rfc3339(row["recorded_at"]) if row["dated"] else None
     return Hit(
         **told, score=score, time=time, recorded_at=learnt, speaker=speaker, tags=tags, trust=trust, retired=retired,
-        confirmed=row["confirmed"] or None,
+        confirmed=row["confirmed"] or None, why=why,
     )  # fmt: skip
 
 
-def index(tx: Transaction, n: int, scope: str, speaker: str, text: str) -> None:
-    tx.execute("INSERT INTO memory_fts(rowid, scope, speaker, text) VALUES(?,?,?,?)", (n, scope, speaker, text))
+def index(tx: Transaction, n: int) -> None:
+    """Once the row is there: its words as they stand in it."""
+    tx.execute(f"INSERT INTO memory_fts(rowid, {WORDS}) SELECT n, {WORDS} FROM memory WHERE n=?", (n,))  # noqa: S608
 
 
-def unindex(tx: Transaction, n: int, scope: str, speaker: str, text: str) -> None:
-    """The index must be told what it was given."""
-    entry = (n, scope, speaker, text)
-    tx.execute("INSERT INTO memory_fts(memory_fts, rowid, scope, speaker, text) VALUES('delete',?,?,?,?)", entry)
+def unindex(tx: Transaction, n: int) -> None:
+    """Before the row changes or goes: the index must be told what it was given."""
+    gone = f"INSERT INTO memory_fts(memory_fts, rowid, {WORDS}) SELECT 'delete', n, {WORDS} FROM memory WHERE n=?"  # noqa: S608
+    tx.execute(gone, (n,))
 
 
 def lookalikes(db: sqlite3.Connection, principal: str, text: Text) -> list[Text]:
@@ -256,6 +324,6 @@ def lookalikes(db: sqlite3.Connection, principal: str, text: Text) -> list[Text]
     rows = db.execute(
         "SELECT m.id, substr(m.text, 1, 500) FROM memory_fts f CROSS JOIN memory m ON m.n=f.rowid"
         " WHERE memory_fts MATCH ? AND m.scope=? ORDER BY f.rowid DESC LIMIT 10",
-        (_scoped(db, principal, (live,), f"text : ({match})"), live),
+        (f"{_scope(db, principal, (live,))[0]}{{text pieces}} : ({match})", live),
     )
     return [Text.of(*row) for row in rows]

@@ -24,6 +24,7 @@ from .errors import ArgumentError, Conflict, NotFound
 from .facts import Item, sane
 from .quarantine import Held
 from .store import Transaction
+from .wording import asks, pieces_of
 
 __all__ = [
     "ONE", "SCHEMA", "SCHEMA_3", "Author", "Choice", "Row", "chosen", "close", "confirm", "counts", "delete", "digest_of", "equal_to",
@@ -132,12 +133,13 @@ def insert(tx: Transaction, new_id: str, item: Item, author: Author, digest: byt
         "words": len(item.text.split()), "trust": author.trust, "id": new_id, "kind": item.kind, "key": item.key,
         "tags": json.dumps(item.tags, ensure_ascii=False), "source": item.source, "run_id": author.run_id, "step": author.step,
         "dated": item.time is not None, "valid_from": valid_from, "recorded_at": author.now, "expires_at": item.expires_at,
-        "digest": digest, "speaker": speaker, "text": item.text,
+        "digest": digest, "speaker": speaker, "text": item.text, "asks": asks(item.text),
+        "pieces": pieces_of(f"{speaker} {item.text}"),
     }  # fmt: skip
     names, marks = ", ".join(values), ", ".join("?" * len(values))
     n = tx.execute(f"INSERT INTO memory({names}) VALUES({marks})", tuple(values.values())).lastrowid
     assert n is not None
-    recall.index(tx, n, live, speaker, item.text)
+    recall.index(tx, n)
     return Row(
         n, new_id, live, speaker, item.text, valid_from, item.time is not None, None, author.run_id, author.step, octets
     )  # fmt: skip
@@ -180,15 +182,14 @@ def retract(tx: Transaction, author: Author, row: Row, reason: str) -> None:
 def shelve(tx: Transaction, row: Row) -> None:
     """Move a row from the live items to history, in the table and in the index, which must be told the old values."""
     if row.scope.startswith("1"):
-        history = "0" + row.scope[1:]
-        tx.execute("UPDATE memory SET scope=? WHERE n=?", (history, row.n))
-        recall.unindex(tx, row.n, row.scope, row.speaker, row.text)
-        recall.index(tx, row.n, history, row.speaker, row.text)
+        recall.unindex(tx, row.n)
+        tx.execute("UPDATE memory SET scope=? WHERE n=?", ("0" + row.scope[1:], row.n))
+        recall.index(tx, row.n)
 
 
 def delete(tx: Transaction, author: Author, rows: Sequence[Row]) -> None:
     for row in rows:
-        recall.unindex(tx, row.n, row.scope, row.speaker, row.text)
+        recall.unindex(tx, row.n)
         tx.execute("UPDATE memory SET before=(SELECT before FROM memory WHERE n=?) WHERE before=?", (row.n, row.n))
         tx.execute("DELETE FROM memory WHERE n=?", (row.n,))
     if rows:

@@ -48,9 +48,10 @@ __all__ = ["Artifact", "Migrations", "Read", "Spawn", "Store", "Transaction", "f
 
 T = TypeVar("T")
 Transaction: TypeAlias = sqlite3.Connection
-Migrations: TypeAlias = Mapping[int, str]
-"""Schema version -> the SQL script that leads to it. Each primitive has one, and need not change with every version; equal numbers are
-run together.
+Step: TypeAlias = Callable[[Transaction], None]
+Migrations: TypeAlias = Mapping[int, str | Step]
+"""Schema version -> what leads to it: an SQL script, or a function where SQL does not reach. Each primitive has one, and need not change
+with every version; equal numbers are run together in one transaction.
 """
 Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None], str], object]
 """How a task is made here: scheduler.py's, handed in, because tasks come from there only."""
@@ -125,12 +126,12 @@ class Store:
         cls, folder: Path, *, ports: Ports, limits: Limits, migrations: Sequence[Migrations], spawn: Spawn
     ) -> Self:
         """Take the folder (created when missing), bring its file to the newest schema, start the writer."""
-        scripts = _merge((MIGRATIONS, *migrations))
+        steps = _merge((MIGRATIONS, *migrations))
         folder = _checked_folder(folder)
         lock = _take_lock(folder)
         try:
-            await asyncio.to_thread(_migrate, folder / "kernel.db", scripts)
-            store = cls(folder, ports, limits, lock, max(scripts))
+            await asyncio.to_thread(_migrate, folder / "kernel.db", steps)
+            store = cls(folder, ports, limits, lock, max(steps))
             await store._connect()
         except BaseException:
             os.close(lock)
@@ -328,12 +329,12 @@ def look(folder: Path, query: Callable[[sqlite3.Connection], T]) -> T:
 # --- opening
 
 
-def _merge(all_migrations: Sequence[Migrations]) -> dict[int, str]:
-    scripts: dict[int, str] = {}
+def _merge(all_migrations: Sequence[Migrations]) -> dict[int, list[str | Step]]:
+    steps: dict[int, list[str | Step]] = {}
     for migrations in all_migrations:
-        for version, script in migrations.items():
-            scripts[version] = scripts.get(version, "") + script
-    return {version: scripts.get(version, "") for version in range(1, max(scripts) + 1)}
+        for version, step in migrations.items():
+            steps.setdefault(version, []).append(step)
+    return {version: steps.get(version, []) for version in range(1, max(steps) + 1)}
 
 
 def _checked_folder(folder: Path) -> Path:
@@ -413,8 +414,8 @@ def _take_lock(folder: Path) -> int:
     return lock
 
 
-def _migrate(path: Path, scripts: Mapping[int, str]) -> None:
-    newest = max(scripts)
+def _migrate(path: Path, steps: Mapping[int, Sequence[str | Step]]) -> None:
+    newest = max(steps)
     try:
         _check_log(path)
         db = sqlite3.connect(path, isolation_level=None)
@@ -435,12 +436,23 @@ def _migrate(path: Path, scripts: Mapping[int, str]) -> None:
                 with contextlib.closing(sqlite3.connect(f"{path}.v{found}")) as copy:
                     db.backup(copy)
             for version in range(found + 1, newest + 1):
-                db.executescript(f"BEGIN IMMEDIATE; {scripts[version]} PRAGMA user_version={version}; COMMIT;")
+                _bring_to(db, version, steps[version])
             path.chmod(0o600)
         finally:
             db.close()
     except (sqlite3.Error, OSError) as error:
         raise _explained(error, path.parent) from error
+
+
+def _bring_to(db: sqlite3.Connection, version: int, steps: Sequence[str | Step]) -> None:
+    """One transaction. Scripts come first: Python's `executescript` would commit what a function has begun."""
+    scripts = "".join(step for step in steps if isinstance(step, str))
+    db.executescript(f"BEGIN IMMEDIATE; {scripts}")
+    for step in steps:
+        if not isinstance(step, str):
+            step(db)
+    db.execute(f"PRAGMA user_version={version}")
+    db.execute("COMMIT")
 
 
 def _check_log(path: Path) -> None:

@@ -3,7 +3,8 @@
     python tests/states/make.py FOLDER && xz -9e -c FOLDER/kernel.db > tests/states/schema-N.db.xz
 
 Run it with the code of the schema that is to be kept, before a migration is added. `schema-1` was made by the last commit before the
-audit had a table, `schema-2` by the last one before memory had quarantine.
+audit had a table, `schema-2` by the last one before memory had quarantine, `schema-3` by the last one before search read scripts without
+blanks.
 """
 
 import asyncio
