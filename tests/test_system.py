@@ -116,9 +116,13 @@ def test_a_program_waits_where_it_cannot_run_and_goes_on_where_it_can(platform, 
                 seen = await k.runs.view(sys.argv[3])
                 item = seen["waiting"][0]
                 await k.runs.approve(sys.argv[3], item["item_id"], item["digest"], "approve", channel="person")
-                await asyncio.sleep(1.2)
+                async with asyncio.timeout(60):
+                    while k.runs._tasks:
+                        await asyncio.sleep(0.01)
                 seen = [await k.runs.view(run) for run in sys.argv[3:]]
+                events = [await k.runs.view(run, "events") for run in sys.argv[3:]]
                 print(json.dumps([(run["status"], run["detail"]) for run in seen]))
+                assert '"lost"' not in json.dumps(events), events
 
         asyncio.run(main())
     """
