@@ -82,7 +82,7 @@ async def trust_is_the_channels(c: Driver) -> None:
 
 @check("memory.add.names-the-client")
 async def names_the_client(c: Driver) -> None:
-    await add(c, {"text": f"The anchor is {c.token}."})
+    await add(c, {"text": f"Somebody stored {c.token}."})
     [hit] = await found(c, query=c.token)
     expect(hit.get("client"), f"nobody stored it: {hit}")
 
@@ -148,12 +148,12 @@ async def quoted_words_come_first(c: Driver) -> None:
 
 @check("memory.search.explains")
 async def search_explains(c: Driver) -> None:
-    await add(c, {"text": f"{c.token} anchors hold"})
-    [hit] = await found(c, query=f"{c.token} anchor rope", explain=True)
+    await add(c, {"text": f"{c.token} anchors hold", "conversation": c.token})
+    [hit] = await found(c, query=f"{c.token} anchor rope", conversation=c.token, explain=True)
     terms = (hit.get("why") or {}).get("terms") or {}
     expect(set(terms) == {c.token, "anchor"}, f"terms of a hit with two of three words: {hit}")
     expect(all(isinstance(part, int | float) and part > 0 for part in terms.values()), f"parts of a score: {terms}")
-    [hit] = await found(c, query=f"{c.token} anchor rope")
+    [hit] = await found(c, query=f"{c.token} anchor rope", conversation=c.token)
     expect("why" not in hit, f"why, unasked: {hit}")
 
 
