@@ -12,6 +12,8 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import orjson
+
 from .errors import ArgumentError
 
 __all__ = ["Cursor", "fitting", "mark_of", "resumed", "share", "weight"]
@@ -49,7 +51,7 @@ def resumed(cursor: str | None, mark: str) -> Cursor:
 
 def weight(value: Any) -> int:
     """Bytes that a value takes in a JSON reply."""
-    return len(json.dumps(value, ensure_ascii=False).encode())
+    return len(orjson.dumps(value))
 
 
 def fitting(rests: Sequence[int], texts: Sequence[int], room: int, least: int) -> tuple[int, int]:

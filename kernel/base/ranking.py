@@ -46,9 +46,9 @@ ASKING = 0.2
 AGAIN = 0.05
 POOL = 80
 """Best hits that are put in order, and lend to each other."""
-LENDERS = 30
+LENDERS = 20
 """The best of these, whose neighbours are looked up even where they match nothing themselves."""
-ROWS_MIN = 200
+ROWS_MIN = 100
 """The rarest terms that bring so many rows choose the pool; frequent ones only weigh in it. Twice as many change nothing in quality."""
 WEIGHT_MIN = 1e-6
 LIKENESS_CHARS = 500
@@ -127,35 +127,57 @@ def order(
     best: dict[str, list[float]] = {}
     for n, held in units.items():
         if (conversation := places[n].conversation) is not None:
-            best[conversation] = list(map(max, best.get(conversation, none), held))
-    named = {
-        speaker: not asked.names.isdisjoint(words_of(speaker))
-        for speaker in {place.speaker for place in places.values()}
-    }
+            best[conversation] = list(map(max, best[conversation], held)) if conversation in best else held
+    times = _Times(asked)
     scored = []
     for n, place in places.items():
         found = units.get(n, none)
         if place.conversation is not None:
             told, answered = units.get(place.before or 0, none), units.get(after.get(n, 0), none)
             found = _with_borrowed(found, told, answered, best.get(place.conversation, none), place.words)
-        words = sum([weight * unit / (unit + 1) for weight, unit in zip(weights, found, strict=True) if unit])
-        times = 1 + NAMED if named[place.speaker] else 1.0
-        if place.asks:
-            times *= 1 - ASKING
-        if asked.days:
-            times *= 1 + DATED * max(day.nearness(place.time) for day in asked.days)
-        scored.append((words * times, n, found))
+        words = 0.0
+        for weight, unit in zip(weights, found, strict=True):
+            words += weight * unit / (unit + 1)
+        scored.append((words * times.of(place), n, found))
     scored.sort(key=lambda one: (-one[0], -one[1]))
     turns: dict[str | None, int] = {}
     ranked = []
     for score, n, found in scored:
         conversation = places[n].conversation
-        again = 1 / (1 + AGAIN * turns.get(conversation, 0))
-        turns[conversation] = 0 if conversation is None else turns.get(conversation, 0) + 1
-        parts = _parts(found, weights, places[n], asked, again) if explain else None
+        turn = turns.get(conversation, 0)
+        turns[conversation] = 0 if conversation is None else turn + 1
+        again = 1 / (1 + AGAIN * turn)
+        parts = Parts(_by_term(found, weights), {**times.told(places[n]), "again": again}) if explain else None
         ranked.append(Ranked(n, score * again, parts))
-    ranked.sort(key=lambda one: (phrased is not None and one.n not in phrased, -one.score, -one.n))
-    return ranked
+    ranked.sort(key=lambda one: (-one.score, -one.n))
+    return ranked if phrased is None else sorted(ranked, key=lambda one: one.n not in phrased)
+
+
+class _Times:
+    """What the sum over the terms is multiplied with."""
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._named: dict[str, float] = {}
+
+    def of(self, place: Place) -> float:
+        """The product of `told`, without its names."""
+        named = self._named.get(place.speaker)
+        if named is None:
+            named = self._named[place.speaker] = self.told(place)["speaker"]
+        if self._asked.days:
+            named *= self._date(place.time)
+        return named * (1 - ASKING) if place.asks else named
+
+    def told(self, place: Place) -> dict[str, float]:
+        return {
+            "speaker": 1.0 if self._asked.names.isdisjoint(words_of(place.speaker)) else 1 + NAMED,
+            "date": self._date(place.time),
+            "question": 1 - ASKING if place.asks else 1.0,
+        }
+
+    def _date(self, time: float) -> float:
+        return 1 + DATED * max((day.nearness(time) for day in self._asked.days), default=0.0)
 
 
 def _units(own: Mapping[int, float], terms: Sequence[Term], places: Mapping[int, Place]) -> dict[int, list[float]]:
@@ -182,15 +204,12 @@ def _with_borrowed(
     ]
 
 
-def _parts(found: Sequence[float], weights: Sequence[float], place: Place, asked: Asked, again: float) -> Parts:
-    times = {
-        "speaker": 1.0 if asked.names.isdisjoint(words_of(place.speaker)) else 1 + NAMED,
-        "date": 1 + DATED * max((day.nearness(place.time) for day in asked.days), default=0.0),
-        "question": 1 - ASKING if place.asks else 1.0,
-        "again": again,
+def _by_term(found: Sequence[float], weights: Sequence[float]) -> dict[int, float]:
+    return {
+        index: weight * unit / (unit + 1)
+        for index, (weight, unit) in enumerate(zip(weights, found, strict=True))
+        if unit
     }
-    terms = {i: weight * unit / (unit + 1) for i, (weight, unit) in enumerate(zip(weights, found, strict=True)) if unit}
-    return Parts(terms, times)
 
 
 class Text(NamedTuple):
