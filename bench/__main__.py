@@ -1,4 +1,5 @@
 """`agent-kernel bench [NAME...] [--peers] [--peers-dir DIR] [--rounds N] [--report DIR] [--folder DIR] [--smoke]`
+`                   [--locomo FILE] [--longmemeval FILE]`
 
 Runs subjects (`sandbox`) or single cases of them (`sandbox.burst`), prints the report and keeps it. Exit status: 0 measured, 1 something
 failed or gave a wrong output, 2 wrong usage. A peer that is not installed is no failure; it is said in the report. No time makes it fail.
@@ -14,11 +15,12 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import uvloop
 from agent_kernel.base.store import file_system_of
 
-from . import bench_sandbox, bench_steps, peers
+from . import bench_memory, bench_sandbox, bench_steps, peers
 from .environment import MEMORY_FILE_SYSTEMS, doubts, look, steal_ticks
 from .interleave import Case, Outcome, measure
 from .report import Report, as_html, as_json, as_text, failures
@@ -29,6 +31,7 @@ __all__ = ["SUBJECTS", "main"]
 SUBJECTS: dict[str, Callable[..., AbstractAsyncContextManager[list[Case | Table]]]] = {
     "sandbox": bench_sandbox.cases,
     "steps": bench_steps.cases,
+    "memory": bench_memory.cases,
 }
 
 ROUNDS = 5
@@ -38,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     command = shlex.join(["agent-kernel", "bench", *(sys.argv[1:] if argv is None else argv)])
     if options.peers:
-        peers.install(options.peers_dir, _say)
+        subjects = {name.partition(".")[0] for name in options.names or SUBJECTS}
+        pins = [*(peers.PINS if "sandbox" in subjects else ()), *(bench_memory.PINS if "memory" in subjects else ())]
+        peers.install(options.peers_dir, _say, pins)
     with tempfile.TemporaryDirectory(prefix="agent-kernel-bench-", dir=options.folder or _disk()) as scratch:
         folder = Path(scratch)
         host = look(folder)
@@ -81,7 +86,10 @@ async def _run(options: argparse.Namespace, folder: Path) -> tuple[list[Outcome]
         if not chosen:
             continue
         (folder / name).mkdir()
-        async with subject(folder / name, peers=options.peers_dir if options.peers else None) as cases:
+        more: dict[str, Any] = {}
+        if name == "memory":
+            more = {"files": {"LoCoMo": options.locomo, "LongMemEval": options.longmemeval}, "smoke": options.smoke}
+        async with subject(folder / name, peers=options.peers_dir if options.peers else None, **more) as cases:
             unknown = set(chosen) - {name} - {case.name for case in cases}
             if unknown:
                 _say(f"no such case: {', '.join(sorted(unknown))}; there are {', '.join(case.name for case in cases)}")
@@ -118,6 +126,8 @@ def _parser() -> argparse.ArgumentParser:
         default=peers.cache_folder(),
         help="where they are installed, and looked for (default: agent-kernel/peers in the user's cache folder)",
     )
+    parser.add_argument("--locomo", type=_file, metavar="FILE", help="locomo10.json, for the recall of `memory`")
+    parser.add_argument("--longmemeval", type=_file, metavar="FILE", help="longmemeval_s.json, for the same")
     parser.add_argument("--rounds", type=_above_zero, default=ROUNDS, help=f"rounds of each case ({ROUNDS})")
     parser.add_argument("--report", type=Path, metavar="DIR", help="also write bench.txt, bench.json, bench.html there")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where the measured files lie; a real disk")
@@ -131,6 +141,13 @@ def _subject(text: str) -> str:
     if text.partition(".")[0] not in SUBJECTS:
         raise argparse.ArgumentTypeError(f"{text!r} is no subject and no case; there are {', '.join(SUBJECTS)}")
     return text
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text} is no file")
+    return path
 
 
 def _above_zero(text: str) -> int:

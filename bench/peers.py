@@ -34,7 +34,7 @@ from .interleave import Absent
 from .questions import Program, fresh, wrong
 from .ways import Failed, Way, bare_python, command, roots, threaded
 
-__all__ = ["PINS", "Pin", "bubblewrap", "cache_folder", "docker", "install", "ways"]
+__all__ = ["PINS", "Pin", "bubblewrap", "cache_folder", "docker", "imported", "install", "installed", "ways"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +68,10 @@ def cache_folder() -> Path:
 # --- from the registries
 
 
-def install(folder: Path, say: Callable[[str], None]) -> None:
+def install(folder: Path, say: Callable[[str], None], pins: Sequence[Pin] = PINS) -> None:
     """Every pin that is not there yet. A failure is told and left to `ways` to name: the others are still wanted."""
     folder.mkdir(parents=True, exist_ok=True)
-    for pin in PINS:
+    for pin in pins:
         if installed(folder, pin) == pin.version:
             continue
         say(f"installing {pin.package} {pin.version} from {pin.registry} into {folder}")
@@ -198,7 +198,7 @@ async def _nsjail(folder: Path, pin: Pin, stack: AsyncExitStack) -> Way:  # noqa
 
 
 async def _sandlock(folder: Path, pin: Pin, stack: AsyncExitStack) -> Way:  # noqa: ARG001
-    sandlock = _import(folder, "sandlock")
+    sandlock = imported(folder, "sandlock")
     readable = [*roots(), "/etc", "/proc", "/dev"]
 
     def run(program: Program) -> str:
@@ -214,7 +214,7 @@ async def _sandlock(folder: Path, pin: Pin, stack: AsyncExitStack) -> Way:  # no
 
 async def _monty(folder: Path, pin: Pin, stack: AsyncExitStack) -> Way:
     """Paced and checked out for each call, as its pool is meant to be used."""
-    monty = _import(folder, "pydantic_monty")
+    monty = imported(folder, "pydantic_monty")
     binary = str(folder / "python" / "bin" / "monty")
     pool = stack.enter_context(monty.Monty(binary_path=binary))
     others = await stack.enter_async_context(monty.AsyncMonty(binary_path=binary))
@@ -440,7 +440,7 @@ def _at_once(call: Callable[[Program], str]) -> Any:
     return ask
 
 
-def _import(folder: Path, name: str) -> Any:
+def imported(folder: Path, name: str) -> Any:
     """Of the peers' venv, behind everything of ours."""
     site = str(_site(folder))
     if site not in sys.path:
