@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
+from lzma import LZMAError
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from . import bench_memory, bench_sandbox, bench_steps, peers
 from .environment import MEMORY_FILE_SYSTEMS, doubts, look, steal_ticks
 from .interleave import Case, Outcome, measure
 from .report import Report, as_html, as_json, as_text, failures
+from .retrieval import Corpus, read
 from .survey import Table
 
 __all__ = ["SUBJECTS", "main"]
@@ -88,7 +90,7 @@ async def _run(options: argparse.Namespace, folder: Path) -> tuple[list[Outcome]
         (folder / name).mkdir()
         more: dict[str, Any] = {}
         if name == "memory":
-            more = {"files": {"LoCoMo": options.locomo, "LongMemEval": options.longmemeval}, "smoke": options.smoke}
+            more = {"given": {"LoCoMo": options.locomo, "LongMemEval": options.longmemeval}, "smoke": options.smoke}
         async with subject(folder / name, peers=options.peers_dir if options.peers else None, **more) as cases:
             unknown = set(chosen) - {name} - {case.name for case in cases}
             if unknown:
@@ -126,8 +128,8 @@ def _parser() -> argparse.ArgumentParser:
         default=peers.cache_folder(),
         help="where they are installed, and looked for (default: agent-kernel/peers in the user's cache folder)",
     )
-    parser.add_argument("--locomo", type=_file, metavar="FILE", help="locomo10.json, for the recall of `memory`")
-    parser.add_argument("--longmemeval", type=_file, metavar="FILE", help="longmemeval_s.json, for the same")
+    parser.add_argument("--locomo", type=_corpora, metavar="FILE", help="locomo10.json, for the recall of `memory`")
+    parser.add_argument("--longmemeval", type=_corpora, metavar="FILE", help="longmemeval_s.json, for the same")
     parser.add_argument("--rounds", type=_above_zero, default=ROUNDS, help=f"rounds of each case ({ROUNDS})")
     parser.add_argument("--report", type=Path, metavar="DIR", help="also write bench.txt, bench.json, bench.html there")
     parser.add_argument("--folder", type=Path, metavar="DIR", help="where the measured files lie; a real disk")
@@ -143,11 +145,11 @@ def _subject(text: str) -> str:
     return text
 
 
-def _file(text: str) -> Path:
-    path = Path(text)
-    if not path.is_file():
-        raise argparse.ArgumentTypeError(f"{text} is no file")
-    return path
+def _corpora(text: str) -> list[Corpus]:
+    try:
+        return read(Path(text))
+    except (OSError, ValueError, LookupError, TypeError, LZMAError) as error:
+        raise argparse.ArgumentTypeError(f"{text} cannot be read: {type(error).__name__}: {error}") from None
 
 
 def _above_zero(text: str) -> int:

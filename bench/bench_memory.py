@@ -27,6 +27,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from agent_kernel import Kernel
 from agent_kernel.base.store import Store
 from agent_kernel.memory import Memory
 from mcp import Client, StdioServerParameters
@@ -35,7 +36,7 @@ from .controls import nothing
 from .finders import LIBRARIES, LOT, Finder, finders, fts_query, opened
 from .interleave import Absent, Case, Contender
 from .peers import Pin, installed
-from .retrieval import DOINGS, MEASURES, PEOPLE, PLACES, THINGS, Corpus, Score, means, read, score, synthetic
+from .retrieval import DOINGS, MEASURES, PEOPLE, PLACES, THINGS, Corpus, Score, means, score, synthetic
 from .survey import Table
 
 __all__ = ["PINS", "cases"]
@@ -50,13 +51,13 @@ WRITES = 50
 
 @asynccontextmanager
 async def cases(
-    folder: Path, *, peers: Path | None, files: Mapping[str, Path | None] | None = None, smoke: bool = False
+    folder: Path, *, peers: Path | None, given: Mapping[str, Sequence[Corpus] | None] | None = None, smoke: bool = False
 ) -> AsyncIterator[list[Case | Table]]:
-    given = {name: read(path) for name, path in (files or {}).items() if path is not None}
+    files = {name: corpora for name, corpora in (given or {}).items() if corpora}
     divisor = SMOKE if smoke else 1
     async with AsyncExitStack() as stack:
         made: list[Case | Table] = []
-        for name, corpora in (given or {"made up": synthetic()}).items():
+        for name, corpora in (files or {"made up": synthetic()}).items():
             made += await _quality(folder / "quality", name, corpora, finders(peers))
         shutil.rmtree(folder / "quality", ignore_errors=True)
         for name, size in (("1k", SMALL), ("100k", LARGE)):
@@ -326,10 +327,10 @@ class _Ours(_Server):
     finds = "memory_search: the ten best with their texts"
 
     async def fill(self) -> None:
-        async with opened(self._at) as (memory, _):
+        async with Kernel.open(self._at) as kernel:
             facts = _facts(1)
             for start in range(0, self._size, LOT):
-                await memory.add(list(itertools.islice(facts, min(LOT, self._size - start))))
+                await kernel.memory.add(list(itertools.islice(facts, min(LOT, self._size - start))))
 
     def command(self, at: Path) -> StdioServerParameters:
         return StdioServerParameters(
@@ -343,9 +344,8 @@ class _Ours(_Server):
         return await client.call_tool("memory_search", {"query": question})
 
     async def kept(self, at: Path) -> int:
-        async with opened(at) as (_, store):
-            count = await store.read(lambda db: db.execute("SELECT count(*) FROM memory").fetchone())
-            return int(count[0])
+        with contextlib.closing(sqlite3.connect(at / "kernel.db")) as db:
+            return int(db.execute("SELECT count(*) FROM memory").fetchone()[0])
 
 
 class _Theirs(_Server):

@@ -97,7 +97,7 @@ def read(path: Path) -> list[Corpus]:
     try:
         whole = json.loads(text)
     except ValueError:
-        whole = [json.loads(line) for line in text.splitlines() if line.strip()]
+        whole = [json.loads(line) for line in text.split("\n") if line.strip()]
     found = list(whole if isinstance(whole, list) else [whole])
     if not found or not isinstance(found[0], dict):
         raise ValueError(f"{path} holds no list of conversations")
