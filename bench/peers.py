@@ -68,10 +68,10 @@ def cache_folder() -> Path:
 # --- from the registries
 
 
-def install(folder: Path, say: Callable[[str], None], pins: Sequence[Pin] = PINS) -> None:
+def install(folder: Path, say: Callable[[str], None], pins: Sequence[Pin] | None = None) -> None:
     """Every pin that is not there yet. A failure is told and left to `ways` to name: the others are still wanted."""
     folder.mkdir(parents=True, exist_ok=True)
-    for pin in pins:
+    for pin in PINS if pins is None else pins:
         if installed(folder, pin) == pin.version:
             continue
         say(f"installing {pin.package} {pin.version} from {pin.registry} into {folder}")
