@@ -3,7 +3,8 @@
     # What it tries, in one line.
     # severity: critical                   critical, high, medium or low
     # escape: secret                       findings of the judge that prove an escape; in the control run one of them must be found
-    # as: root                             the control needs: user (the default), root, or nothing this kernel has (`none`)
+    # as: root                             the control runs it as: user (the default), root, `own uid` (a user of nobody else's, which
+                                           needs root to be had), or cannot (`none`, and why)
     # may lack: AF_ALG                     the control may say that this host has no such thing; it is then named as not proven
     # price: confined: <words>             not run in that tier; the words stand in docs/THREATS.md
     # stops: memory, killed                a contained run may be ended for these reasons, instead of saying that it has tried

@@ -161,8 +161,8 @@ def _good(outcomes: dict[str, str]) -> int:
 
 def _proof(program: Program, host: Host) -> str:
     needed = program.header.get("as", "user")
-    if needed == "root" and os.geteuid() != 0:
-        return f"{NOT_PROVEN}the control needs root"
+    if needed in ("root", "own uid") and os.geteuid() != 0:
+        return f"{NOT_PROVEN}the control needs root" + ", to be somebody whom it may harm" * (needed == "own uid")
     if needed.startswith("none"):
         return f"{NOT_PROVEN}{needed.partition(' ')[2]}"
     answer = host.ask(program)
