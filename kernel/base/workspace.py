@@ -172,9 +172,9 @@ def _file_bytes_max(pid: int) -> int:
 
 
 def _lives(pid: int) -> bool:
-    """The files of a zombie are nobody's to read."""
-    with suppress(OSError), open(f"/proc/{pid}/stat", encoding="utf8", errors="replace") as file:
-        return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    """What is ending, and has no memory any more, is nobody's to look at, long before it is a zombie."""
+    with suppress(OSError), open(f"/proc/{pid}/statm", encoding="ascii") as file:
+        return file.read(2) != "0 "
     return False
 
 

@@ -1,7 +1,7 @@
 # Fills the process table with children that nobody reaps.
 # severity: medium
 # escape: tasks
-# stops: processes
+# stops: processes, memory
 import os
 
 from raw import hold, refusable, tried
