@@ -129,9 +129,9 @@ def usage(folders: list[int], pids: list[int]) -> Usage:
         for facts in _everything(folder, 0, entries):
             total += facts.st_blocks * 512
             inodes += 1
-        below = os.readlink(f"/proc/self/fd/{folder}") + "/"
         for pid in pids:
             with suppress(FileNotFoundError, ProcessLookupError):
+                below = os.readlink(f"/proc/self/fd/{folder}") + "/"
                 try:
                     unnamed |= _unnamed_mapped(pid, below) | _unnamed_open(pid)
                 except PermissionError:
@@ -205,7 +205,8 @@ def _regular_files(folder: int, prefix: str, depth: int, entries: _Budget) -> It
 
 
 def _everything(folder: int, depth: int, entries: _Budget) -> Iterator[os.stat_result]:
-    with os.scandir(folder) as scan:
+    names: list[str] = []
+    with suppress(OSError), os.scandir(folder) as scan:
         names = [entry.name for entry in scan if entries.spend()]
     for name in names:
         try:
