@@ -49,7 +49,7 @@ from .base.pool import Refused, Zygote, interpreters, probe_layers, reachable_by
 from .base.ports import LOCAL, Ports
 from .base.reserve import reserve_uid
 from .base.store import Store, Transaction
-from .base.workspace import Found, checked_files
+from .base.workspace import Found, checked_files, clear
 from .cell.frames import END, HEADER, NOTE, START, encode
 
 __all__ = ["Cell", "Content", "Ended", "FileOut", "LayerReport", "Report", "Result", "Sandbox", "Usage", "probe"]
@@ -218,7 +218,7 @@ class Sandbox:
         if self._zygote is not None:
             await self._zygote.close()
         if self._scratch is not None:
-            await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
+            await asyncio.to_thread(clear, self._scratch)
 
     # --- one-shot runs
 
@@ -558,13 +558,13 @@ def _scratch_root(state: Path) -> Path:
     """
     if os.geteuid() != 0:
         root = state / "scratch"
-        shutil.rmtree(root, ignore_errors=True)
+        clear(root)
         root.mkdir(mode=0o700)
         return root
     prefix = f"agent-kernel-{hashlib.sha256(str(state).encode()).hexdigest()[:12]}-"
     for stale in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         if not stale.is_symlink() and stale.stat().st_uid == 0:
-            shutil.rmtree(stale, ignore_errors=True)
+            clear(stale)
     made = Path(tempfile.mkdtemp(prefix=prefix))
     made.chmod(0o711)
     return made

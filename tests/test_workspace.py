@@ -1,9 +1,11 @@
+import mmap
 import os
+from pathlib import Path
 
 import pytest
 from agent_kernel.base.errors import ArgumentError, LimitExceeded
 from agent_kernel.base.limits import Limits
-from agent_kernel.base.workspace import ENTRIES_MAX, checked_files, checked_path, collect, usage
+from agent_kernel.base.workspace import ENTRIES_MAX, checked_files, checked_path, clear, collect, usage
 
 
 @pytest.fixture
@@ -134,3 +136,68 @@ def test_the_names_of_what_is_not_kept_are_bounded(folder):
         (place / f"{n:0250}").write_text("")
     found = collect(descriptor, {}, Limits(collected_files_max=1))
     assert 1000 < len(found) < 4200
+
+
+def test_empty_files_count_as_files(folder):
+    path, descriptor = folder
+    for number in range(5):
+        (path / f"f{number}").touch()
+    found = collect(descriptor, {}, Limits(collected_files_max=3))
+    assert sorted(file.data is None for file in found) == [False, False, False, True, True]
+
+
+def test_removed_files_count_while_they_are_open_or_mapped(folder):
+    path, descriptor = folder
+    with (path / "open").open("wb", 0) as file:
+        file.write(bytes(1 << 20))
+        (path / "open").unlink()
+        assert usage([descriptor], [os.getpid()]).bytes >= 1 << 20
+    with (path / "mapped").open("w+b", 0) as file:
+        file.write(bytes(1 << 20))
+        (path / "mapped").unlink()
+        mapped = mmap.mmap(file.fileno(), 4096)
+    assert usage([descriptor], [os.getpid()]).bytes >= 1 << 20
+    mapped.close()
+    assert usage([descriptor], [os.getpid()]).bytes == 0
+
+
+def test_what_lies_in_a_folder_that_cannot_be_listed_counts(folder):
+    path, descriptor = folder
+    (path / "d" / "e").mkdir(parents=True)
+    (path / "d" / "e" / "f").write_bytes(bytes(1 << 20))
+    for name, mode in (("d/e", 0o100), ("d", 0o300)):
+        (path / name).chmod(mode)
+    used = usage([descriptor], [])
+    assert (used.bytes >= 1 << 20, used.inodes) == (True, 3)
+    assert (path / "d").stat().st_mode & 0o777 == 0o300
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_tree_is_cleared_whatever_its_modes_and_depth(tmp_path, deep):
+    root = tmp_path / "root"
+    root.mkdir()
+    place = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    for _ in range(3000 if deep else 5):
+        os.mkdir("d", dir_fd=place)
+        os.symlink("/", "link", dir_fd=place)
+        os.mkfifo("fifo", dir_fd=place)
+        below = os.open("d", os.O_RDONLY | os.O_DIRECTORY, dir_fd=place)
+        os.close(place)
+        place = below
+    if not deep:
+        for path in ("d/d/d/d/d", "d/d/d/d", "d/d/d", "d/d", "d"):
+            (root / path).chmod(0)
+    os.close(place)
+    clear(root)
+    assert list(tmp_path.iterdir()) == []
+    clear(root)
+
+
+def test_clearing_follows_no_link(tmp_path):
+    root, other = tmp_path / "root", tmp_path / "other"
+    root.mkdir()
+    other.mkdir()
+    (other / "kept").touch()
+    (root / "link").symlink_to(other)
+    clear(root)
+    assert [path.name for path in Path(tmp_path).rglob("*")] == ["other", "kept"]

@@ -18,7 +18,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -91,7 +90,7 @@ class Place:
     def clear(self) -> None:
         """The files first: a uid that returns must own nothing."""
         if self.scratch is not None:
-            shutil.rmtree(self.scratch, onerror=_force)
+            workspace.clear(self.scratch)
         if self.reserved is not None:
             self.reserved.release()
 
@@ -415,15 +414,3 @@ def _fail(future: "asyncio.Future[Any]", error: Exception) -> None:
     if not future.done():
         future.set_exception(error)
         future.exception()  # looked at: nobody may be waiting any more, and that is fine
-
-
-def _force(function: Callable[..., Any], path: str, _: object) -> None:
-    """A folder that a guest made unreadable: its owner may change that, and the guest is dead."""
-    place = Path(path)
-    with contextlib.suppress(OSError):
-        place.parent.chmod(0o700)
-        if place.is_dir() and not place.is_symlink():
-            place.chmod(0o700)
-            shutil.rmtree(place, ignore_errors=True)
-        else:
-            function(path)

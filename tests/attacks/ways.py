@@ -237,9 +237,9 @@ class Plain:
         worker.join(1.0)
         if worker.is_alive():
             seen.hung = True
-            for name, facts in entries(folder):  # let the thread go
-                if stat.S_ISFIFO(facts.st_mode):
-                    os.close(os.open(folder / name, os.O_RDWR | os.O_NONBLOCK))
+            fifos = [folder / name for name, facts in entries(folder) if stat.S_ISFIFO(facts.st_mode)]
+            for fifo in (*fifos, self.base.parent / "around" / "shared" / "fifo"):  # let the thread go
+                os.close(os.open(fifo, os.O_RDWR | os.O_NONBLOCK))
 
     async def neighbour(self, arguments: list[str], heard: list[str]) -> "tuple[asyncio.Task[Any], Callable[[], int]]":
         folder = self.place("neighbour-" + arguments[1])
