@@ -140,7 +140,9 @@ def usage(folders: list[int], pids: list[int]) -> Usage:
                 try:
                     unnamed |= _unnamed_mapped(pid, below) | _unnamed_open(pid)
                 except PermissionError:
-                    if _lives(pid):  # a program that may be run and not read: what it holds cannot be looked at
+                    if _lives(pid) and _may_look(
+                        pid, pids
+                    ):  # a program that may be run and not read hides what it holds
                         entries.hide()
     return Usage(total + sum(unnamed.values()), inodes if entries.left >= 0 else ENTRIES_MAX)
 
@@ -228,6 +230,18 @@ def _make_ours(name: str, folder: int) -> None:
         os.chmod(f"/proc/self/fd/{place}", stat.S_IRWXU)
     finally:
         os.close(place)
+
+
+def _may_look(pid: int, pids: list[int]) -> bool:
+    """Whether the first process above `pids`, which is ours and hides nothing, can be looked into. Root without CAP_SYS_PTRACE cannot."""
+    try:
+        while pid in pids:
+            with open(f"/proc/{pid}/stat", encoding="utf8", errors="replace") as file:
+                pid = int(file.read().rpartition(")")[2].split()[1])
+        os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return False
+    return True
 
 
 @dataclass(slots=True)
