@@ -238,10 +238,10 @@ def _may_look(pid: int, pids: list[int]) -> bool:
         while pid in pids:
             with open(f"/proc/{pid}/stat", encoding="utf8", errors="replace") as file:
                 pid = int(file.read().rpartition(")")[2].split()[1])
-        os.listdir(f"/proc/{pid}/fd")
+        with open(f"/proc/{pid}/maps", encoding="ascii", errors="replace"):
+            return True
     except OSError:
         return False
-    return True
 
 
 @dataclass(slots=True)
