@@ -22,7 +22,7 @@ Guarantees
 7. memory.secrets: what looks like a key, password or card number is refused, or left out and named by kind and place, as the
    operator's rule says; never stored because nobody looked.
 8. memory.quarantine: what is held there is in no search, page, count or look-alike, whatever the filters; nothing that a client or a
-   program can call releases it.
+   program can call releases it. Such a channel writes no standing note either: those are read unasked.
 9. Replies are bounded: long texts are cut in the middle, and what does not fit is on the next page. So is what a principal can store:
    items and bytes.
 
@@ -43,7 +43,7 @@ from typing import Any, NamedTuple, TypeAlias, TypedDict, Unpack
 
 from .base import notes, quarantine, ranking, recall, records, transfer
 from .base.erasure import Elsewhere, Erased, Proof, prove
-from .base.errors import ArgumentError, LimitExceeded
+from .base.errors import ArgumentError, Denied, LimitExceeded
 from .base.facts import TRUST, Added, Hit, Hits, Item, Masked, Similar, item_of, sane, screened, screened_item, trust_of
 from .base.limits import Limits
 from .base.live import Live, Place, live
@@ -54,7 +54,7 @@ from .base.ports import LOCAL, Ports
 from .base.quarantine import Held, Waiting
 from .base.ranking import Text
 from .base.recall import Filters
-from .base.records import Author, Choice
+from .base.records import Author, Choice, Row
 from .base.store import Migrations, Read, Store, Transaction
 from .base.tombstones import ERASED, Scrubbed
 from .base.wording import asked_of
@@ -230,11 +230,12 @@ class Memory:
         live, _ = recall.scopes_of(author.principal)
         digest = records.digest_of(item)
         equal = records.equal_to(tx, live, digest, author.now)
-        if equal is not None:
-            records.confirm(tx, equal, item, author)
-            return Added(equal[1], duplicate=True, superseded=(), similar=())
         valid_from = author.now if item.time is None else item.time
         ended = [records.row_of(tx, author.principal, named) for named in item.supersedes]
+        if equal is not None:
+            records.confirm(tx, equal, item, author)
+            gone = self._supersede(tx, author, [row for row in ended if row.id != equal[1]], valid_from, equal[1])
+            return Added(equal[1], duplicate=True, superseded=gone, similar=())
         later = None
         if item.key is not None:
             slot = records.slot(tx, author.principal, item.key, dated=item.time is not None)
@@ -244,14 +245,22 @@ class Memory:
                 ended += slot
         row = records.insert(tx, new_id, item, author, digest)
         records.log(tx, author, "add", new_id)
-        superseded = {row.id: row for row in ended if row.scope == live}
-        for old in superseded.values():
-            records.close(tx, author, old, valid_to=max(valid_from, old.valid_from), by=new_id)
+        superseded = self._supersede(tx, author, ended, valid_from, new_id)
         if later is not None:
             records.close(tx, author, row, valid_to=later.valid_from, by=later.id)
         alike = ranking.near_duplicates(text, (other for other in others if other.id not in superseded))
         similar = tuple(Similar(other.id, other.text[:200], round(score, 2)) for other, score in alike)
-        return Added(new_id, duplicate=False, superseded=tuple(superseded), similar=similar)
+        return Added(new_id, duplicate=False, superseded=superseded, similar=similar)
+
+    def _supersede(
+        self, tx: Transaction, author: Author, ended: Sequence[Row], valid_from: float, by: str
+    ) -> tuple[str, ...]:
+        """The ids of those that were live until now."""
+        live, _ = recall.scopes_of(author.principal)
+        closed = {row.id: row for row in ended if row.scope == live}
+        for old in closed.values():
+            records.close(tx, author, old, valid_to=max(valid_from, old.valid_from), by=by)
+        return tuple(closed)
 
     # --- quarantine
 
@@ -463,6 +472,12 @@ class Memory:
         **by: Unpack[Provenance],
     ) -> Block:
         author = self._author(**by)
+        if TRUST[author.trust] in self._rules.quarantine:
+            raise Denied(
+                "memory.quarantine",
+                f"What comes from a {TRUST[author.trust]} waits in quarantine here, and standing notes are read before anybody looked."
+                " Nothing was changed. Use memory_add.",
+            )
         sane(text, "text", None)
         text, masked = screened(text, "text", self._rules.secrets)
         block = notes.edited(

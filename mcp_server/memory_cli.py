@@ -1,6 +1,6 @@
 """`agent-kernel memory`: work on what is remembered, from a terminal.
 
-    import FILE_OR_DIR [--format F] [--trust LEVEL] [--dry-run]     take over memories from elsewhere, or from an export
+    import FILE_OR_DIR | - [--format F] [--trust LEVEL] [--dry-run]     take over memories from elsewhere, or from an export
     export [FILE | -]                                               all of it, history included, as lines of JSON
     stats                                                           how much there is
     quarantine;  release, refuse ID... | --source S                 what waits for a person, and the decision
@@ -37,7 +37,7 @@ from agent_kernel.memory import exported
 
 from . import control, importing, quarantine
 from .places import state_folder
-from .readers import FORMATS, Found, Problem, Reading, read
+from .readers import FORMATS, STDIN, Found, Problem, Reading, read
 from .values import wire
 
 __all__ = ["main"]
@@ -51,7 +51,10 @@ Ask = Callable[..., Any]
 
 
 def main(argv: Sequence[str]) -> int:
-    asked = _parser().parse_args(argv)
+    parser = _parser()
+    asked = parser.parse_args(argv)
+    if asked.verb in ("release", "refuse") and not asked.ids and asked.source is None:
+        parser.error(f"{asked.verb}: say which: ID..., or --source S")
     return int(asked.act(asked, state_folder(asked.state)))
 
 
@@ -65,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--json", action="store_true", help="one JSON object on stdout")
     bring = verbs.add_parser("import", parents=[common], help="take over memories from elsewhere")
     bring.add_argument(
-        "path", metavar="FILE_OR_DIR", help="server-memory's file, MEMORY.md, a Markdown folder, an export"
+        "path", metavar="FILE_OR_DIR", help="server-memory's file, MEMORY.md, a Markdown folder, an export; - is stdin"
     )
     bring.add_argument("--format", choices=FORMATS, default="auto")
     bring.add_argument(
@@ -135,7 +138,7 @@ class _Outcome:
 
 def _import(asked: argparse.Namespace, folder: Path) -> int:
     path = Path(asked.path).expanduser()
-    if not path.exists() and not path.is_symlink():
+    if asked.path != STDIN and not path.exists() and not path.is_symlink():
         raise HostError("import.missing", f"{path} is not there. Name a file or a folder.")
     reading, outcome, told = Reading(), _Outcome(), 0
     with asking(folder) as ask:

@@ -25,9 +25,9 @@ from urllib.parse import unquote
 from agent_kernel import Kernel
 from agent_kernel.base.errors import ArgumentError
 from agent_kernel.base.live import Live
-from agent_kernel.memory import Memory
+from agent_kernel.memory import Added, Memory
 
-from .foreign import Said, Worded
+from .foreign import Said, Worded, believed, left_out
 from .values import compact
 
 __all__ = ["COMMANDS", "perform"]
@@ -72,6 +72,7 @@ class Files:
         self.label_chars_max = label_chars_max
         self.text_bytes_max = text_bytes_max
         self.author = author
+        self.added: list[Added] = []
 
     # --- what is there
 
@@ -113,7 +114,8 @@ class Files:
             if place[at] == "/" and self.file(place[:at]) is not None:
                 raise Said(f"Error: {place[:at]} is a file, so {path} cannot be below it")
         item = {"text": text, "key": place, "kind": "file", "supersedes": list(supersedes)}
-        self.memory.add_in(self.db, [item], **self.author)
+        self.added += self.memory.add_in(self.db, [item], **self.author)
+        believed(self.added)
 
     def create(self, path: str, file_text: str) -> str:
         place = self.place(path)
@@ -230,13 +232,13 @@ async def perform(kernel: Kernel, arguments: Mapping[str, Any], author: Mapping[
     used = {key: value for key, value in given.items() if key in (*command.needs, *command.takes)}
     limits = kernel.policy.limits
 
-    def act(db: sqlite3.Connection) -> str:
+    def act(db: sqlite3.Connection) -> Worded:
         files = Files(kernel.memory, db, limits.memory_label_chars_max, limits.memory_text_bytes_max, author)
         if name == "view":
-            return files.view(room=limits.reply_bytes_max - 512, **used)
-        return str(getattr(files, name)(**used))
+            return Worded(files.view(room=limits.reply_bytes_max - 512, **used))
+        return Worded(getattr(files, name)(**used), note=left_out(files.added))
 
-    return Worded(await (kernel.store.read(act) if name == "view" else kernel.store.write(act)))
+    return await (kernel.store.read(act) if name == "view" else kernel.store.write(act))
 
 
 def _numbered(lines: Sequence[str], first: int) -> list[str]:

@@ -27,9 +27,9 @@ from typing import Any, NamedTuple
 from agent_kernel import Kernel
 from agent_kernel.base.errors import LimitExceeded
 from agent_kernel.base.live import Live
-from agent_kernel.memory import Memory
+from agent_kernel.memory import Added, Memory
 
-from .foreign import Said, Worded
+from .foreign import Said, Worded, believed, left_out
 
 __all__ = ["NAME_CHARS_MAX", "Graph", "Relation", "Writer", "graph_of", "perform", "pretty"]
 
@@ -115,6 +115,7 @@ class Writer:
         self.more = more
         """Fields for every fact that is stored: a source."""
         self.added = self.known = 0
+        self.stored: list[Added] = []
 
     def create_entities(self, entities: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Those that were not there."""
@@ -205,6 +206,8 @@ class Writer:
         added = []
         for start in range(0, len(all_items), self.items_max):
             added += self.memory.add_in(self.tx, all_items[start : start + self.items_max], **self.author)
+        believed(added)
+        self.stored += added
         new = [not one.duplicate for one in added]
         self.added += sum(new)
         self.known += len(new) - sum(new)
@@ -238,13 +241,16 @@ async def perform(kernel: Kernel, name: str, arguments: Mapping[str, Any], autho
         asked = _READS[name]
         return _graph_reply(await kernel.store.read(lambda db: asked(kernel.memory, db, arguments)), room)
     act, argument = _WRITES[name]
-    value = await kernel.store.write(
-        lambda tx: act(Writer(kernel.memory, tx, author, limits.memory_items_max), arguments[argument])
-    )
+
+    def written(tx: sqlite3.Connection) -> tuple[Any, str | None]:
+        writer = Writer(kernel.memory, tx, author, limits.memory_items_max)
+        return act(writer, arguments[argument]), left_out(writer.stored)
+
+    value, note = await kernel.store.write(written)
     if value is None:
         message = f"{_NOUNS[argument]} deleted successfully"
         return Worded(message, {"success": True, "message": message})
-    return _list_reply("results" if name == "add_observations" else argument, value, room)
+    return _list_reply("results" if name == "add_observations" else argument, value, room, note)
 
 
 _WRITES: Mapping[str, tuple[Callable[[Writer, Any], Any], str]] = {
@@ -322,10 +328,10 @@ def _graph_reply(graph: Graph, room: int) -> Worded:
     return Worded(pretty(part), part, note)
 
 
-def _list_reply(name: str, value: list[Any], room: int) -> Worded:
+def _list_reply(name: str, value: list[Any], room: int, left_out: str | None) -> Worded:
     shown = _first(value, room)
-    note = None if len(shown) == len(value) else f"Done for all {len(value)}; the first {len(shown)} are shown."
-    return Worded(pretty(shown), {name: shown}, note)
+    cut = None if len(shown) == len(value) else f"Done for all {len(value)}; the first {len(shown)} are shown."
+    return Worded(pretty(shown), {name: shown}, " ".join(note for note in (cut, left_out) if note) or None)
 
 
 def _first(values: Sequence[Any], room: int) -> list[Any]:

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent_kernel.base.errors import ArgumentError
 from agent_kernel.base.output import harmless
 from agent_kernel.memory import Memory
 
@@ -52,8 +51,6 @@ def decide(asked: argparse.Namespace, ask: Callable[..., Any]) -> None:
         found = ask("memory_quarantine")
         print(json.dumps(found) if asked.json else harmless(_as_text(found)))
         return
-    if not asked.ids and asked.source is None:
-        raise ArgumentError("argument.missing", f"Say which: agent-kernel memory {asked.verb} ID..., or --source S.")
     done = ask(f"memory_{asked.verb}", ids=asked.ids or None, source=asked.source)
     if asked.json:
         print(json.dumps(done))

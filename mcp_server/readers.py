@@ -10,7 +10,7 @@ and JSON Lines.
 `auto` looks at the name and, of a file that is no Markdown, at the first line.
 
 Guarantees
-1. Only regular files are opened, and never through a link: those are named and left. A folder is walked by descriptor, `DEPTH_MAX`
+1. Only regular files are opened, and never through a link: those are named and left; `-` is stdin, whatever that is. A folder is walked by descriptor, `DEPTH_MAX`
    deep, `FILES_MAX` files, in the order of names; hidden entries and other kinds of files are counted.
 2. What cannot be read is a Problem with its file and line, and the rest goes on: a line that is no JSON or too long, a file that is no
    UTF-8 or too large. Memory is bounded by one line, or one Markdown file.
@@ -23,6 +23,7 @@ import contextlib
 import json
 import os
 import stat
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,10 +36,11 @@ from agent_kernel.base.transfer import FORMAT
 
 from .markdown import entries, has_entries, note_of
 
-__all__ = ["FORMATS", "Found", "Problem", "Reading", "read"]
+__all__ = ["FORMATS", "STDIN", "Found", "Problem", "Reading", "read"]
 
 FORMATS = ("auto", "server-memory", "markdown", "hermes", "jsonl")
 MARKDOWN = (".md", ".markdown")
+STDIN = "-"
 LINE_BYTES_MAX = 2 << 20
 FILE_BYTES_MAX = 8 << 20
 FILES_MAX = 100_000
@@ -76,6 +78,13 @@ class _Unreadable(Exception):
 
 def read(path: Path, format: str, reading: Reading) -> Iterator[Found | Problem]:  # noqa: A002  (the option's name)
     """Everything in a file, or in the Markdown files beneath a folder."""
+    if str(path) == STDIN:
+        reading.files += 1
+        try:
+            yield from _file(sys.stdin.buffer, Path("stdin"), format)
+        except _Unreadable as problem:
+            yield Problem("stdin", None, str(problem))
+        return
     path = path.absolute()
     if stat.S_ISDIR(os.lstat(path).st_mode):
         if format not in ("auto", "markdown", "hermes"):

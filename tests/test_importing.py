@@ -147,6 +147,29 @@ def test_broken_lines_are_named_by_number_and_the_others_stored(tmp_path, import
     assert "ghp_abcd" not in json.dumps(done)
 
 
+def test_a_number_without_bounds_is_one_refused_line(tmp_path, imported):
+    file = tmp_path / "notes.jsonl"
+    file.write_text(f'{{"text": "a", "time": 1{"0" * 400}}}\n{{"text": "b"}}\n')
+    done = imported(file, status=1)
+    assert [line for _, line, _ in wrongs(done)] == [1]
+    assert [hit.text for hit in facts(tmp_path)] == ["b"]
+
+
+def test_an_export_goes_through_a_pipe_into_another_memory(tmp_path):
+    async def fill():
+        async with open_memory(tmp_path / "from") as (_, memory, _):
+            await memory.add([{"text": "one", "key": "k"}, {"text": "two", "key": "k"}])
+
+    asyncio.run(fill())
+
+    def run(*words, **options):
+        return subprocess.run([*COMMAND, "memory", *words], capture_output=True, timeout=60, check=True, **options)
+
+    lines = run("export", "--state", str(tmp_path / "from")).stdout
+    run("import", "-", "--state", str(tmp_path / "state"), input=lines)
+    assert run("export", "--state", str(tmp_path / "state")).stdout == lines
+
+
 def test_links_fifos_and_other_things_are_named_and_never_opened(tmp_path, imported):
     secret = tmp_path / "secret.md"
     secret.write_text("the canary")

@@ -193,6 +193,7 @@ async def test_near_duplicates_are_shown_closest_first_and_strangers_are_not(m, 
         ({"text": "a", "time": "yesterday"}, "items[1].time is 'yesterday'"),
         ({"text": "a", "time": float("nan")}, "items[1].time"),
         ({"text": "a", "time": 1e300}, "items[1].time"),
+        ({"text": "a", "time": 10**400}, "items[1].time"),
         ({"text": "a", "tags": [1]}, "list of texts"),
         ({"text": "a", "key": "k" * 300}, "300 characters"),
         ("a", "is a str"),
@@ -608,6 +609,36 @@ async def test_what_is_retracted_is_not_found_but_stays_history(m, clock):
 
 
 @in_memory
+async def test_an_equal_text_that_names_what_it_supersedes_ends_that(m, clock):
+    paris, rome = await m.add([{"text": "lives in Paris", "key": "city"}, {"text": "lives in Rome"}])
+    [again] = await m.add([{"text": "lives in Rome", "supersedes": [paris.id, rome.id]}])
+    assert (again.id, again.duplicate, again.superseded) == (rome.id, True, (paris.id,))
+    assert texts(await m.search()) == ["lives in Rome"]
+    with pytest.raises(NotFound, match="mem_nothere"):
+        await m.add([{"text": "lives in Rome", "supersedes": ["mem_nothere"]}])
+
+
+@in_memory
+async def test_a_filter_that_is_none_is_refused_instead_of_passed_over(m, clock):
+    await m.add([{"text": "buoy", "tags": ["a"]}])
+    with pytest.raises(ArgumentError, match=r"no filter 'conversatio'\. Did you mean 'conversation'"):
+        await m.search(conversatio="c")
+    for asked in (
+        {"ids": "mem_x"},
+        {"tags": "a"},
+        {"tags": [1]},
+        {"ids": [["mem_x"]]},
+        {"ids": ["\ud800"]},
+        {"since": 10**400},
+    ):
+        with pytest.raises(ArgumentError, match=next(iter(asked))):
+            await m.search(**asked)
+    for ids in ("mem_x", [1], ["\ud800"]):
+        with pytest.raises(ArgumentError, match="ids"):
+            await m.forget(ids)
+
+
+@in_memory
 async def test_forgetting_by_source_takes_all_of_it_and_a_wrong_count_nothing(m, clock):
     await m.add([{"text": f"claim {n}", "source": "page", "conversation": f"c{n % 2}"} for n in range(6)])
     await m.add([{"text": "claim of mine"}])
@@ -716,6 +747,29 @@ async def test_the_index_holds_what_the_table_holds(m, clock):
     await m.forget([added[4].id])
     await m.forget([added[2].id, added[5].id], mode="erase")
     await m._store.write(lambda tx: tx.execute("INSERT INTO memory_fts(memory_fts, rank) VALUES('integrity-check', 1)"))
+
+
+@pytest.mark.parametrize("word", ["Kontor", "source", "principal"])
+def test_a_text_that_is_also_a_label_or_a_word_of_our_own_schema_is_proven_gone(tmp_path, word):
+    async def run():
+        async with opened(tmp_path / "state") as m:
+            [a] = await m.add([{"text": word}])
+            labels = {"key": word, "conversation": word, "source": word, "tags": [word]}
+            await m.add([{"text": "another one", **labels}], principal="other")
+            await m.add([{"text": "another one", **labels}])
+            gone = await m.forget([a.id], mode="erase")
+            assert (gone.proof.clean, gone.proof.found, gone.proof.texts) == (True, 0, 1)
+            assert {f"table memory.{name}" for name in labels} <= {place.place for place in gone.elsewhere}
+            assert all(place.count in (1, None) for place in gone.elsewhere)
+
+    asyncio.run(run())
+
+
+@in_memory
+async def test_a_text_of_a_few_bytes_is_erased_and_not_looked_for(m, clock):
+    [a] = await m.add([{"text": "e"}])
+    gone = await m.forget([a.id], mode="erase")
+    assert (gone.count, gone.proof.clean, gone.proof.texts) == (1, True, 0)
 
 
 def test_the_proof_fails_when_bytes_are_left(tmp_path):

@@ -104,6 +104,49 @@ def test_with_a_profile_the_tools_stay_below_two_and_a_half_thousand_tokens(prof
     assert len(json.dumps(seen, separators=(",", ":"))) / 3.9 < 2500
 
 
+# --- the operator's rules
+
+
+def with_rules(tmp_path, rules, body):
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    (state / "config.toml").write_text(f"[memory]\n{rules}\n", encoding="utf8")
+
+    async def run():
+        async with in_process(state, "anthropic", "server-memory") as c:
+            await body(c)
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
+ENTITY = {"name": "Anna", "entityType": "person", "observations": ["uses AKIAIOSFODNN7EXAMPLE"]}
+
+
+def test_a_file_or_a_graph_that_would_wait_for_a_person_is_refused_as_a_whole(tmp_path):
+    async def body(c):
+        text, refused = await said(c, "create", path="/memories/a", file_text="x")
+        assert refused
+        assert "memory.quarantine" in text
+        done = await c.call_tool("create_entities", {"entities": [{**ENTITY, "observations": []}]})
+        assert done.is_error
+        assert "Nothing was stored" in done.content[0].text
+        stats = json.loads((await c.read_resource("memory://stats")).contents[0].text)
+        assert (stats["live"], stats["quarantined"]) == (0, 0)
+
+    with_rules(tmp_path, 'quarantine = ["agent"]', body)
+
+
+def test_a_secret_that_was_left_out_of_a_file_or_a_graph_is_named(tmp_path):
+    async def body(c):
+        told = "Left out of what was stored: AWS access key at characters 5 to 25 of a text."
+        create = {"command": "create", "path": "/memories/a", "file_text": ENTITY["observations"][0]}
+        for tool, arguments in (("memory", create), ("create_entities", {"entities": [ENTITY]})):
+            done = await c.call_tool(tool, arguments)
+            assert (bool(done.is_error), done.content[-1].text) == (False, told)
+
+    with_rules(tmp_path, 'secrets = "mask"', body)
+
+
 # --- anthropic
 
 

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from agent_kernel.base.errors import ArgumentError, Conflict, LimitExceeded, NotFound
+from agent_kernel.base.errors import ArgumentError, Conflict, Denied, LimitExceeded, NotFound
 from agent_kernel.base.policy import MemoryRules
+from agent_kernel_mcp.__main__ import main
 from agent_kernel_mcp.tools import TOOLS
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -65,6 +66,15 @@ async def test_what_is_held_is_in_no_search_page_count_text_or_lookalike(m, cloc
     assert held.id not in [one.id for one in new.similar]
     with pytest.raises(NotFound):
         await m.add([{"text": "x", "supersedes": [held.id]}])
+
+
+@quarantining
+async def test_such_a_channel_writes_no_standing_note(m, clock):
+    await m.edit("me", "sails")
+    with pytest.raises(Denied, match=r"memory\.quarantine: .*from a guest.*memory_add"):
+        await m.edit("me", "sinks", trust="guest")
+    assert [block.text for block in await m.blocks()] == ["sails"]
+    assert (await m.edit("me", "sails well", trust="agent")).version == 2
 
 
 @quarantining
@@ -220,6 +230,14 @@ def command(folder, *words):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_a_decision_about_nothing_is_wrong_usage(tmp_path, capsys):
+    for verb in ("release", "refuse"):
+        with pytest.raises(SystemExit) as refusal:
+            main(["memory", verb, "--state", str(tmp_path)])
+        assert refusal.value.code == 2
+        assert "ID..., or --source S" in capsys.readouterr().err
 
 
 def test_a_fact_that_moves_the_cursor_of_the_terminal_is_shown_harmless(tmp_path):

@@ -9,7 +9,8 @@ Guarantees
 2. `elsewhere` names each table of this principal, each file beside the database and each run that the texts came from. Rows of other
    principals are neither named nor counted.
 
-Limits, said in the proof: at most 64 texts are looked for, the longest first; of a long text three pieces of 48 bytes, because a row
+Limits, said in the proof: at most 64 texts are looked for, the longest first, and none of less than 4 bytes, which any file has by
+chance; of a long text three pieces of 48 bytes, because a row
 that is longer than a page is not stored in one piece. Files beside the database are read up to 1 GiB in all.
 
 Not here: the deletion itself (memory.py).
@@ -27,6 +28,7 @@ from .store import Store
 __all__ = ["Elsewhere", "Erased", "Proof", "prove"]
 
 TEXTS_MAX = 64
+BYTES_LEAST = 4
 PIECE = 48
 CHUNK = 4 << 20
 BESIDE_BYTES_MAX = 1 << 30
@@ -57,10 +59,11 @@ class Elsewhere:
 
 
 async def prove(store: Store, principal: str, gone: Sequence[Erased]) -> tuple[Proof, tuple[Elsewhere, ...]]:
-    pieces = _pieces(gone)
-    proof, elsewhere = await _scan(store, principal, pieces, min(len(gone), TEXTS_MAX))
+    sought = _sought(gone)
+    pieces = _pieces(sought)
+    proof, elsewhere = await _scan(store, principal, pieces, len(sought))
     if not proof.clean:  # a reader may have kept the log alive for a moment
-        proof, elsewhere = await _scan(store, principal, pieces, min(len(gone), TEXTS_MAX))
+        proof, elsewhere = await _scan(store, principal, pieces, len(sought))
     runs = sorted({row.run_id for row in gone if row.run_id is not None})
     elsewhere += [
         Elsewhere(f"run {run}", None, "its program, its input and what it made of the text may hold it")
@@ -79,8 +82,12 @@ async def _scan(store: Store, principal: str, pieces: Sequence[bytes], texts: in
     held = [0] * len(pieces)
     hit = [i for i, count in enumerate(total) if count]
     if hit:
-        rows, index = await store.read(
-            lambda db: (list(_rows_with(db, pieces, hit)), list(_index_with(db, pieces, hit)))
+        rows, index, schema = await store.read(
+            lambda db: (
+                list(_rows_with(db, pieces, hit)),
+                list(_index_with(db, pieces, hit)),
+                list(_schema_with(db, pieces, hit)),
+            )
         )
         for place, owner, run, i, count in rows:
             held[i] += count
@@ -89,6 +96,8 @@ async def _scan(store: Store, principal: str, pieces: Sequence[bytes], texts: in
         known = {i for *_, i, _ in rows}
         for i, count in index:
             held[i] += count if i in known else 0
+        for i, count in schema:
+            held[i] += count
     found = sum([max(0, total[i] - held[i]) for i in hit])
     elsewhere += [(name, sum(counts), None) for name, counts in raw.items() if name not in own and any(counts)]
     return Proof(found == 0, found, texts, tuple(sorted(own))), _places(elsewhere)
@@ -111,8 +120,12 @@ def _named(runs: Sequence[str]) -> str:
     return f": {', '.join(runs[:10])}{f' and {len(runs) - 10} more' if len(runs) > 10 else ''}" if runs else ""
 
 
-def _pieces(gone: Sequence[Erased]) -> list[bytes]:
-    texts = sorted({row.text for row in gone if row.text.strip()}, key=len, reverse=True)[:TEXTS_MAX]
+def _sought(gone: Sequence[Erased]) -> list[str]:
+    long = {row.text for row in gone if row.text.strip() and len(row.text.encode()) >= BYTES_LEAST}
+    return sorted(long, key=len, reverse=True)[:TEXTS_MAX]
+
+
+def _pieces(texts: Sequence[str]) -> list[bytes]:
     forms = {
         form.encode()
         for text in texts
@@ -171,7 +184,10 @@ def _ends_after(chunk: bytes, piece: bytes, seen: int) -> int:
 def _rows_with(
     db: sqlite3.Connection, pieces: Sequence[bytes], hit: Sequence[int]
 ) -> Iterator[tuple[str, str, str | None, int, int]]:
-    """(table.column, principal, run, piece, occurrences) of every row that holds a piece in upper or lower case."""
+    """(table.column, principal, run, piece, occurrences) of every row that holds a piece in upper or lower case.
+
+    What an index of the table holds of it once more is a row of nobody.
+    """
     for table, columns in _tables(db).items():
         if "principal" not in columns:
             continue
@@ -179,14 +195,27 @@ def _rows_with(
         if "rid" in columns and table != "run":
             run = f'(SELECT r.run_id FROM run r WHERE r.rid="{table}".rid)'  # noqa: S608  (names from the schema)
         for column in columns:
+            copies = [condition for indexed, condition in _indexes(db, table) if column in indexed]
             for i in hit:
-                rows = db.execute(
-                    f'SELECT principal, {run}, CAST("{column}" AS BLOB) FROM "{table}"'  # noqa: S608
-                    f' WHERE instr(CAST(lower(CAST("{column}" AS TEXT)) AS BLOB), ?)',
-                    (pieces[i].lower(),),
-                )
-                for owner, run_id, value in rows:
-                    yield f"{table}.{column}", owner, run_id, i, _ends_after(value, pieces[i], 0)
+                for copy in (None, *copies):
+                    rows = db.execute(
+                        f'SELECT {"NULL" if copy else "principal"}, {run}, CAST("{column}" AS BLOB) FROM "{table}"'  # noqa: S608
+                        f" WHERE typeof(\"{column}\") IN ('text', 'blob') AND {copy or '1'}"
+                        f' AND instr(CAST(lower(CAST("{column}" AS TEXT)) AS BLOB), ?)',
+                        (pieces[i].lower(),),
+                    )
+                    for owner, run_id, value in rows:
+                        yield f"{table}.{column}", owner, run_id, i, _ends_after(value, pieces[i], 0)
+
+
+def _indexes(db: sqlite3.Connection, table: str) -> list[tuple[list[str], str]]:
+    """Of each index that is a tree of its own: its columns, and which rows are in it."""
+    made = "SELECT name, sql FROM sqlite_master WHERE type='index' AND tbl_name=?"
+    found = []
+    for name, sql in db.execute(made, (table,)).fetchall():
+        columns = [row[2] for row in db.execute("SELECT * FROM pragma_index_xinfo(?)", (name,)) if row[2] is not None]
+        found.append((columns, (sql or "").partition(" WHERE ")[2] or "1"))
+    return found
 
 
 def _index_with(db: sqlite3.Connection, pieces: Sequence[bytes], hit: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -196,6 +225,14 @@ def _index_with(db: sqlite3.Connection, pieces: Sequence[bytes], hit: Sequence[i
             for i in hit:
                 for (block,) in db.execute(f'SELECT block FROM "{table}" WHERE instr(block, ?)', (pieces[i],)):  # noqa: S608
                     yield i, _ends_after(block, pieces[i], 0)
+
+
+def _schema_with(db: sqlite3.Connection, pieces: Sequence[bytes], hit: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(piece, occurrences) in our own SQL, which every file begins with."""
+    for row in db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master"):
+        for part in row:
+            for i in hit:
+                yield i, _ends_after((part or "").encode(), pieces[i], 0)
 
 
 def _tables(db: sqlite3.Connection) -> dict[str, list[str]]:

@@ -16,7 +16,7 @@ Not here: who writes and how far he is trusted; that is never a field of an item
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -26,7 +26,8 @@ from .errors import ArgumentError, LimitExceeded
 from .limits import Limits
 
 __all__ = [
-    "TRUST", "Added", "Hit", "Hits", "Item", "Masked", "Similar", "item_of", "moment", "sane", "screened", "screened_item", "trust_of",
+    "TRUST", "Added", "Hit", "Hits", "Item", "Masked", "Similar", "check_names", "check_texts", "item_of", "moment", "sane", "screened",
+    "screened_item", "trust_of",
 ]  # fmt: skip
 
 TRUST = ("web", "tool", "guest", "agent", "user")
@@ -119,11 +120,7 @@ def item_of(given: Mapping[str, Any], number: int, limits: Limits) -> Item:
         raise ArgumentError(
             "argument.invalid", f"{where} is a {type(given).__name__}; give an object with at least `text`."
         )
-    for name in given:
-        if name not in FIELDS:
-            near = difflib.get_close_matches(str(name), FIELDS, 1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(FIELDS)}."
-            raise ArgumentError("argument.unknown", f"{where} has no field {name!r}. {hint}")
+    check_names(given, FIELDS, f"{where} has no field")
     text = given.get("text")
     if not isinstance(text, str) or not (text.strip() or given.get("kind") in MAY_BE_EMPTY):
         raise ArgumentError("argument.invalid", f"{where}.text must be a text that is not empty.")
@@ -147,6 +144,22 @@ def item_of(given: Mapping[str, Any], number: int, limits: Limits) -> Item:
         supersedes=_texts(given, "supersedes", where, limits),
         expires_at=_time(given, "expires_at", where),
     )
+
+
+def check_names(given: Iterable[str], known: Sequence[str], refusal: str) -> None:
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, 1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
+            raise ArgumentError("argument.unknown", f"{refusal} {name!r}. {hint}")
+
+
+def check_texts(value: Any, name: str) -> None:
+    """Refuse what is no list of texts; one text is none, though Python would take it apart."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ArgumentError("argument.invalid", f"{name} must be a list of texts.")
+    for part in value:
+        sane(part, f"an entry of {name}", None)
 
 
 def screened(text: str, where: str, rule: str) -> tuple[str, list[Masked]]:
@@ -202,7 +215,10 @@ def moment(value: Any, name: str, *, end: bool = False) -> float:
     """Unix seconds of what the caller calls a time."""
     seconds = math.nan
     if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
+        try:
+            seconds = float(value)
+        except OverflowError:
+            value = "too far away"
     elif isinstance(value, str):
         seconds = _parsed(value.strip(), end=end)
     if not YEARS[0] <= seconds <= YEARS[1]:

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypedDict
 
 from . import ranking
-from .facts import TRUST, Hit, moment, sane, trust_of
+from .facts import TRUST, Hit, check_names, check_texts, moment, sane, trust_of
 from .pages import fitting, share, weight
 from .ports import rfc3339
 from .ranking import Parts, Place, Ranked, Text
@@ -126,6 +126,7 @@ def count(db: sqlite3.Connection, principal: str) -> int:
 
 def view_of(principal: str, now: float, newest: int, filters: Filters) -> View:
     """What the filters leave of the principal's rows up to its `newest`."""
+    check_names(filters, tuple(Filters.__annotations__), "A search has no filter")
     return _narrowed(_seen(principal, now, filters), newest, filters)
 
 
@@ -161,10 +162,13 @@ def _narrowed(view: View, newest: int, filters: Filters) -> View:
     wanted: list[tuple[str, Any]] = [("m.ordinal<=?", newest)]
     named = {"key": filters.get("key"), "conversation": filters.get("conversation"), "kind": filters.get("kind")}
     wanted += [(f"m.{name}=?", value) for name, value in named.items() if value is not None]
-    wanted += [("EXISTS (SELECT 1 FROM json_each(m.tags) WHERE value=?)", tag) for tag in filters.get("tags") or ()]
     for _, value in wanted[1:]:
         sane(value, "a filter", None)
+    if (tags := filters.get("tags")) is not None:
+        check_texts(tags, "tags")
+        wanted += [("EXISTS (SELECT 1 FROM json_each(m.tags) WHERE value=?)", tag) for tag in tags]
     if (ids := filters.get("ids")) is not None:
+        check_texts(ids, "ids")
         wanted.append(("m.id IN (SELECT value FROM json_each(?))", json.dumps(list(ids))))
     if (since := filters.get("since")) is not None:
         wanted.append(("m.valid_from>=?", moment(since, "since")))

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from . import quarantine, recall
 from .errors import ArgumentError, Conflict, NotFound
-from .facts import Item, sane
+from .facts import Item, check_texts, sane
 from .quarantine import Held
 from .store import Transaction
 from .wording import asks, pieces_of
@@ -202,6 +202,8 @@ def delete(tx: Transaction, author: Author, rows: Sequence[Row]) -> None:
 
 
 def _filters(choice: Choice) -> list[tuple[str, Any]]:
+    if choice.ids is not None:
+        check_texts(choice.ids, "ids")
     filters = [
         ("id IN (SELECT value FROM json_each(?))", None if choice.ids is None else json.dumps(list(choice.ids))),
         ("source=?", choice.source),

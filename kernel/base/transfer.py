@@ -45,7 +45,7 @@ FACT = (
     "recorded_at", "valid_to", "closed_at", "superseded_by", "retracted_at", "reason", "expires_at", "confirmed",
 )  # fmt: skip
 """Columns that are written; `dated` and `valid_from` together are the field `time`."""
-DERIVED = ("n", "principal", "scope", "before", "words", "ordinal", "octets", "digest")
+DERIVED = ("n", "principal", "scope", "before", "words", "asks", "pieces", "ordinal", "octets", "digest")
 TIMES = ("time", "recorded_at", "valid_to", "closed_at", "retracted_at", "expires_at")
 ENDS = ("valid_to", "closed_at", "superseded_by", "retracted_at", "reason")
 LOG = ("op", "id", "at", "trust", "client", "run_id", "step")
