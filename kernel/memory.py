@@ -11,7 +11,8 @@ operator does not believe waits in quarantine (base/quarantine.py) until a perso
 
 Guarantees
 1. memory.add.only: a text, once stored, never changes. An equal live text (same key, conversation, speaker) gives the old id back
-   with `duplicate` and counts as a confirmation; from a more trusted channel, or with a later end, it lifts the old one's trust and end.
+   with `duplicate`, counts as a confirmation and ends what it supersedes; from a more trusted channel, or with a later end, it lifts the
+   old one's trust and end.
 2. memory.key.supersedes: a new value of a `key` closes the live one in the same transaction. One that is dated before a live value
    that is dated too goes into the past of the slot and closes nothing.
 3. memory.scope: no statement here reads or changes a row of another principal; an id of another one answers as an unknown id.
@@ -26,8 +27,8 @@ Guarantees
 9. Replies are bounded: long texts are cut in the middle, and what does not fit is on the next page. So is what a principal can store:
    items and bytes.
 
-Not here: the tables and what writes there (base/records.py), the index, and what a search sees and shows (base/recall.py), the order of hits (base/ranking.py), the file scan behind the
-proof (base/erasure.py), commits (base/store.py).
+Not here: the tables and what writes there (base/records.py), the index, and what a search sees and shows (base/recall.py), the order of
+hits (base/ranking.py), the file scan behind the proof (base/erasure.py), commits (base/store.py).
 
 If the process dies: before COMMIT nothing of an add or forget is there, after it all. Between an erasure's COMMIT and its scrub the
 bytes may still lie in the WAL; the next open folds the WAL into the file, where the same pages are zeroed.
@@ -198,7 +199,7 @@ class Memory:
         ]
 
     def _check_room(self, tx: Transaction, principal: str, items: Sequence[Item]) -> None:
-        limits, (have, octets, _) = self._limits, records.counts(tx, principal)
+        limits, (have, octets, _) = self._limits, recall.counts(tx, principal)
         if have + len(items) > limits.memory_rows_max:
             raise LimitExceeded(
                 "memory.full", f"{limits.memory_rows_max} memories are kept at most. Erase what is not needed."
@@ -352,7 +353,7 @@ class Memory:
         here = resumed(cursor, mark_of([principal, query, sorted(given.items())]))
         newest = here.newest
         if newest is None:
-            newest = records.counts(db, principal)[2]
+            newest = recall.counts(db, principal)[2]
         now = self._now()
         view = recall.view_of(principal, now, newest, filters)
         wanted = here.offset + limit + 1
@@ -508,7 +509,7 @@ class Memory:
     async def stats(self, *, principal: str = LOCAL) -> Stats:
         def query(db: sqlite3.Connection) -> Stats:
             live, _ = recall.scopes_of(principal)
-            items, octets, _ = records.counts(db, principal)
+            items, octets, _ = recall.counts(db, principal)
             (alive,) = db.execute("SELECT count(*) FROM memory WHERE scope=?", (live,)).fetchone()
             waiting, written = quarantine.count(db, principal), len(notes.listed(db, principal, None, self._limits))
             return Stats(alive, items - alive, octets, self._limits.memory_bytes_max, waiting, written)

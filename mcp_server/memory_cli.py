@@ -1,9 +1,9 @@
 """`agent-kernel memory`: work on what is remembered, from a terminal.
 
     import FILE_OR_DIR | - [--format F] [--trust LEVEL] [--dry-run]     take over memories from elsewhere, or from an export
-    export [FILE | -]                                               all of it, history included, as lines of JSON
-    stats                                                           how much there is
-    quarantine;  release, refuse ID... | --source S                 what waits for a person, and the decision
+    export [FILE | -]                                                   all of it, history included, as lines of JSON
+    stats                                                               how much there is
+    quarantine;  release, refuse ID... | --source S                     what waits for a person, and the decision
 
 Where a kernel runs on the state folder it is asked through its control socket; else memory alone is opened for as long as it takes,
 without sandboxes and without letting runs go on. Exit status: 0 done, 1 failed or in part, 2 wrong usage.

@@ -11,7 +11,7 @@ Guarantees
 Limits: a secret in words, one without a mark or a name before it, one that is split or disguised on purpose is not seen. This keeps
 what leaks by accident out of a memory that lasts; it is no wall against whoever wants to write a secret down.
 
-Not here: what is done about it (the operator's rule, base/policy.py), which fields are looked at (memory.py).
+Not here: what is done about it (the operator's rule, base/policy.py), which fields are looked at (facts.py).
 """
 
 import base64

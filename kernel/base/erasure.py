@@ -10,8 +10,7 @@ Guarantees
    principals are neither named nor counted.
 
 Limits, said in the proof: at most 64 texts are looked for, the longest first, and none of less than 4 bytes, which any file has by
-chance; of a long text three pieces of 48 bytes, because a row
-that is longer than a page is not stored in one piece. Files beside the database are read up to 1 GiB in all.
+chance; of a long text three pieces of 48 bytes, because a row that is longer than a page is not stored in one piece. Files beside the database are read up to 1 GiB in all.
 
 Not here: the deletion itself (memory.py).
 """

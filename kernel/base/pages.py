@@ -2,7 +2,7 @@
 
 Guarantees
 1. A cursor is refused, not guessed at, when it is not of this question or was never made here.
-2. `shares` never exceeds the room as long as each text may be cut to `least`; what short texts leave over goes to the long ones.
+2. `share` never exceeds the room as long as each text may be cut to `least`; what short texts leave over goes to the long ones.
 """
 
 import base64

@@ -35,7 +35,7 @@ from .store import Transaction
 from .wording import Asked, any_of, asks, pieces_of, said
 
 __all__ = [
-    "SCHEMA", "Filters", "Found", "View", "count", "index", "lookalikes", "newest_first", "ranked", "scopes_of", "shown", "unindex",
+    "SCHEMA", "Filters", "Found", "View", "counts", "index", "lookalikes", "newest_first", "ranked", "scopes_of", "shown", "unindex",
     "upgrade", "view_of",
 ]  # fmt: skip
 
@@ -119,9 +119,10 @@ def scopes_of(principal: str) -> tuple[str, str]:
     return f"1{number:024d}", f"0{number:024d}"
 
 
-def count(db: sqlite3.Connection, principal: str) -> int:
-    row = db.execute("SELECT items FROM memory_count WHERE principal=?", (principal,)).fetchone()
-    return int(row[0]) if row else 0
+def counts(db: sqlite3.Connection, principal: str) -> tuple[int, int, int]:
+    """Items that are kept and their bytes; and how many were ever added, which is the ordinal of the newest."""
+    row = db.execute("SELECT items, octets, added FROM memory_count WHERE principal=?", (principal,)).fetchone()
+    return (0, 0, 0) if row is None else tuple(row)
 
 
 def view_of(principal: str, now: float, newest: int, filters: Filters) -> View:
@@ -245,7 +246,7 @@ def _scope(db: sqlite3.Connection, principal: str, scopes: Sequence[str]) -> tup
     walking the postings of his own scope costs more than the join.
     """
     total = int(db.execute("SELECT coalesce(max(n), 0) FROM memory").fetchone()[0])
-    own = count(db, principal)
+    own, _, _ = counts(db, principal)
     if own * 2 >= total:
         return "", total
     return f"scope : ({any_of(f'{chr(34)}{scope}{chr(34)}' for scope in scopes)}) AND ", own

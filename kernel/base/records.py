@@ -27,7 +27,7 @@ from .store import Transaction
 from .wording import asks, pieces_of
 
 __all__ = [
-    "ONE", "SCHEMA", "SCHEMA_3", "Author", "Choice", "Row", "chosen", "close", "confirm", "counts", "delete", "digest_of", "equal_to",
+    "ONE", "SCHEMA", "SCHEMA_3", "Author", "Choice", "Row", "chosen", "close", "confirm", "delete", "digest_of", "equal_to",
     "insert", "log", "octets_of", "retract", "row_of", "slot", "waiting",
 ]  # fmt: skip
 
@@ -262,12 +262,6 @@ def row_of(db: sqlite3.Connection, principal: str, memory_id: str) -> Row:
     if row is None:
         raise _unknown([memory_id])
     return Row(*row)
-
-
-def counts(db: sqlite3.Connection, principal: str) -> tuple[int, int, int]:
-    """Items that are kept and their bytes; and how many were ever added, which is the ordinal of the newest."""
-    row = db.execute("SELECT items, octets, added FROM memory_count WHERE principal=?", (principal,)).fetchone()
-    return (0, 0, 0) if row is None else tuple(row)
 
 
 def octets_of(item: Item) -> int:

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 from .shown import dumps, loads
 from .store import Transaction, put_blob
 
-__all__ = ["ERASED", "SCHEMA", "Scrubbed", "erase", "without"]
+__all__ = ["ERASED", "SCHEMA", "Scrubbed", "erase"]
 
 ERASED = "[erased]"
 LABELS = ("speaker", "key", "conversation", "source", "client", "retired")
