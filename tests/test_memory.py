@@ -772,6 +772,26 @@ async def test_a_text_of_a_few_bytes_is_erased_and_not_looked_for(m, clock):
     assert (gone.count, gone.proof.clean, gone.proof.texts) == (1, True, 0)
 
 
+def test_who_reads_meanwhile_keeps_the_bytes_and_the_reply_says_so(tmp_path):
+    folder = tmp_path / "state"
+
+    async def run():
+        async with opened(folder) as m:
+            [a] = await m.add([{"text": "Zyzzyva burned down"}])
+            await m._store._between_batches(lambda db: db.execute("PRAGMA busy_timeout=50"))
+            async with m._store.snapshot() as read:
+                await read(lambda db: db.execute("SELECT count(*) FROM memory").fetchone())
+                gone = await m.forget([a.id], mode="erase")
+            assert not gone.proof.clean
+            [place] = [place for place in gone.elsewhere if place.place == "kernel.db-wal"]
+            assert place.count == gone.proof.found
+            assert "erased again" in place.note
+            await m.forget([a.id], mode="erase")
+            assert bytes_in(folder, "Zyzzyva") == set()
+
+    asyncio.run(run())
+
+
 def test_the_proof_fails_when_bytes_are_left(tmp_path):
     """Here in a table that belongs to nobody; a free page that was not overwritten looks the same to the scan."""
     folder = tmp_path / "state"

@@ -27,6 +27,7 @@ from .store import Store
 __all__ = ["Elsewhere", "Erased", "Proof", "prove"]
 
 TEXTS_MAX = 64
+READ = "somebody reads the file, an export perhaps; the bytes go when this is erased again after that, or the kernel closes"
 BYTES_LEAST = 4
 PIECE = 48
 CHUNK = 4 << 20
@@ -73,7 +74,7 @@ async def prove(store: Store, principal: str, gone: Sequence[Erased]) -> tuple[P
 
 
 async def _scan(store: Store, principal: str, pieces: Sequence[bytes], texts: int) -> tuple[Proof, list[Elsewhere]]:
-    await store.scrub()
+    scrubbed = await store.scrub()
     raw = await asyncio.to_thread(_read_files, store.folder, pieces)
     own = {name: counts for name, counts in raw.items() if name.startswith("kernel.db") and ".v" not in name}
     total = [sum(counts[i] for counts in own.values()) for i in range(len(pieces))]
@@ -99,7 +100,10 @@ async def _scan(store: Store, principal: str, pieces: Sequence[bytes], texts: in
             held[i] += count
     found = sum([max(0, total[i] - held[i]) for i in hit])
     elsewhere += [(name, sum(counts), None) for name, counts in raw.items() if name not in own and any(counts)]
-    return Proof(found == 0, found, texts, tuple(sorted(own))), _places(elsewhere)
+    places = _places(elsewhere)
+    if found and not scrubbed:
+        places.append(Elsewhere("kernel.db-wal", found, READ))
+    return Proof(found == 0, found, texts, tuple(sorted(own))), places
 
 
 def _places(elsewhere: Sequence[tuple[str, int, str | None]]) -> list[Elsewhere]:

@@ -160,9 +160,9 @@ class Store:
         async with snapshot(self.folder, self._version) as read:
             yield read
 
-    async def scrub(self) -> None:
-        """Empty the WAL into the file, so that bytes deleted under secure_delete are gone from both."""
-        await self._between_batches(lambda db: _checkpoint(db, "TRUNCATE"))
+    async def scrub(self) -> bool:
+        """Empty the WAL into the file, so that bytes deleted under secure_delete are gone from both. False: somebody still reads in it."""
+        return await self._between_batches(lambda db: _checkpoint(db, "TRUNCATE"))
 
     async def close(self) -> None:
         """Finish what waits, fold the WAL into the file, give the folder back."""
@@ -539,8 +539,9 @@ async def snapshot(folder: Path, version: int) -> AsyncIterator[Read]:
         await connection.close()
 
 
-def _checkpoint(db: sqlite3.Connection, mode: str) -> None:
-    db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+def _checkpoint(db: sqlite3.Connection, mode: str) -> bool:
+    """Whether nobody was in the way."""
+    return bool(db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()[0] == 0)
 
 
 _RESTORE = "Restore a backup, or move the file away to begin anew."
