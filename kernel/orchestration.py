@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .base import budgets, items
-from .base.census import census
 from .base.errors import ArgumentError, Conflict, Denied, GuestError, KernelFault, LimitExceeded, Overloaded
 from .base.limits import Limits
 from .base.policy import Policy
@@ -580,8 +579,9 @@ class Runs:
         return await self._places.run(principal, life)
 
     async def _launch(self, row: RunRow, start: Mapping[str, Any]) -> GuestCell:
-        cell = await self._sandbox.launch(start, timeout_s=None, memory_mb=row.memory_mb, principal=row.principal, run_id=row.run_id)  # fmt: skip
-        return _Watched(cell)
+        return await self._sandbox.launch(
+            start, timeout_s=None, memory_mb=row.memory_mb, principal=row.principal, run_id=row.run_id
+        )
 
     async def close(self) -> None:
         """End every process; the journal has what they were doing."""
@@ -633,17 +633,6 @@ class Runs:
                 change.cancel()
         finally:
             enough.cancel()
-
-
-class _Watched:
-    """A cell that also tells its CPU time, for the limit of a turn."""
-
-    def __init__(self, cell: Cell) -> None:
-        self.send, self.receive, self.end = cell.send, cell.receive, cell.end
-        self._pid = cell.pid
-
-    def cpu_s(self) -> float:
-        return census(self._pid).cpu_s
 
 
 def _needs_nobody(row: RunRow) -> bool:

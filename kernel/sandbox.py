@@ -1,8 +1,9 @@
 """Sandbox: code in, what became of it out; who lives, who is killed, what was used.
 
-A zygote (cell/zygote.py) forks a fresh locked child for every call. The child has a frame socket, two pipes and a workspace, and nothing
-else of the host. The layers are cell/layers.py, the system calls base/filter.py, one live child base/cell.py; the parts that read
-what a hostile guest made are base/output.py and base/workspace.py.
+A zygote (cell/zygote.py) forks a fresh locked child for every call, ahead of it where it can (base/parking.py). The child has a frame socket,
+two pipes and a workspace, and nothing else of the host; a call that finds one parked costs one frame out and one frame in. The layers are
+cell/layers.py, the system calls base/filter.py, one live child base/cell.py; the parts that read what a hostile guest made are
+base/output.py and base/workspace.py.
 
     tier       needs                                             what it lacks against the one above
     full       user namespaces, Landlock, seccomp                -
@@ -13,13 +14,17 @@ Guarantees
 1. The tier is found by running a throw-away sandbox at start, told in every result with the layers that this very child reported,
    and never lowered for a call.
 2. `exit_code`, `value`, `error` and the output are the guest's claim about itself; `stopped_by`, `usage`, `tier`, `layers` are ours.
-3. No process of a sandbox outlives its result: the tree is killed and reaped by its init before files are collected and the reply made.
+3. When the reply is made every process of the sandbox is killed; the last is dead a few milliseconds later (`settled`). Of a sandbox that had
+   more than one process, files are collected when all are dead. Nothing of one call is there in the next: no process is used twice.
 4. Wall time, memory, tasks, output, files and disk are bounded by numbers (base/limits.py); what is over is killed and named.
-5. As root every sandbox has a uid of its own, which returns only when the zygote has reaped the child. Nothing runs as uid 0.
-6. An argument can only narrow: more than the operator's limit is `limit.exceeded`, hosts `egress.denied`, packages `packages.denied`.
-7. Changed files and long output live at least 24 h under `sandbox://<id>/...`, also when the sandbox is long gone.
+5. As root every sandbox has a uid of its own. Uid, folders and the place among `sandboxes_max` return only when all processes are reaped.
+   Nothing runs as uid 0.
+6. Past `sandboxes_max` and `sandboxes_waiting_max` a call is refused at once with `sandbox.overloaded`; each answer is of its own call.
+7. An argument can only narrow: more than the operator's limit is `limit.exceeded`, hosts `egress.denied`, packages `packages.denied`.
+8. Changed files and long output live at least 24 h under `sandbox://<id>/...`, also when the sandbox is long gone.
 
-If this process dies, every leash breaks and every sandbox with it; nothing here is durable but what `store.keep` committed.
+If this process dies, every sandbox dies, parked ones too (cell/inits.py); nothing here is durable but what `store.keep` committed. If the
+zygote dies, calls in flight answer `sandbox.lost`, which may be repeated, and the next call starts another.
 """
 
 import asyncio
@@ -30,7 +35,7 @@ import mimetypes
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -39,18 +44,20 @@ from urllib.parse import quote
 from .base import filter as syscalls
 from .base import payloads, system
 from .base.audit import Audit, Origin, digest_of
-from .base.cell import Bounds, Cell, Ended, Place, Spawn, Usage
+from .base.cell import Bounds, Cell, Ended, Place, Spawn, Usage, address_space_bytes
 from .base.census import tasks_of_uid
 from .base.errors import ArgumentError, Denied, GuestError, HostError, LimitExceeded, NotFound
 from .base.limits import MIB, Limits
 from .base.output import harmless
+from .base.parking import Parking, Rooms
 from .base.policy import Policy
 from .base.pool import Refused, Zygote, interpreters, probe_layers, reachable_by_others
 from .base.ports import LOCAL, Ports
-from .base.reserve import reserve_uid
+from .base.reserve import Reserved, reserve_uid
 from .base.store import Store, Transaction
+from .base.watch import Watch
 from .base.workspace import Found, checked_files, clear
-from .cell.frames import END, HEADER, NOTE, START, encode
+from .cell.frames import END, HEADER, NOTE
 
 __all__ = ["Cell", "Content", "Ended", "FileOut", "LayerReport", "Report", "Result", "Sandbox", "Usage", "probe"]
 
@@ -58,10 +65,10 @@ LANGUAGES = ("python", "bash")
 TIERS = ("full", "confined")
 FILTERS = ("full", "visiting", "shared")
 """Of base/filter.py: `visiting` is for tier full where a folder of the host is shared, `shared` for tier confined."""
-ADDRESS_SPACE_EXTRA = 512 * MIB
-"""RLIMIT_AS is twice the memory and this: interpreters and threads reserve far more than they touch."""
 TASKS_ABOVE = 16
 """RLIMIT_NPROC is this much above the limit, so that the watchdog sees a fork bomb go over it and can name it."""
+TASKS_FREE = 4096
+"""For what else a shared uid may start between the lock of a parked child and its call."""
 MEMORY_MB_MIN = 32
 CONFINED_LACKS = ("host paths can be seen by stat", "no loopback network", "no locks of multiprocessing")
 KEPT_FROM_CHARS = 4096
@@ -166,15 +173,28 @@ class Sandbox:
         self.python = ""
         """Version of the interpreter that runs guests; a program's replay is bound to its minor version."""
         self._store, self._ports, self._limits, self._policy, self._scheduler = store, ports, limits, policy, scheduler
-        self._audit, self._rooms = audit, asyncio.Semaphore(limits.sandboxes_max)
+        self._audit = audit
+        self._rooms = Rooms(limits.sandboxes_max, limits.sandboxes_waiting_max)
+        self._watch = Watch(ports.clock.monotonic)
+        self._parking = Parking(
+            self._bear, least=limits.sandboxes_parked_min, most=limits.sandboxes_parked_max, monotonic=ports.clock.monotonic,
+            spawn=scheduler.spawn,
+        )  # fmt: skip
+        self._init_uid: Reserved | None = None
+        self._tasks_elsewhere = 0
+        """Of the uid that guests share with us, as it was at the last birth; 0 where they share none."""
         self._restarting = asyncio.Lock()
         self._filters: dict[str, bytes] = {}
         self._zygote: Zygote | None = None
+        self._retired: list[Zygote] = []
+        """Worn, and with children still."""
         self._interpreter = ""
         self._scratch: Path | None = None
         self.refusals: list[str] = []
         """Why a better tier was not taken."""
         self._cells: set[Cell] = set()
+        """Those that have a call."""
+        self._dying: set[asyncio.Future[None]] = set()
 
     @classmethod
     async def open(
@@ -208,17 +228,40 @@ class Sandbox:
         for wanted in TIERS if tier is None else (tier,):
             if await self._try_tier(wanted):
                 break
+        if self.tier != "none":
+            self._parking.open()
         if self.tier == "confined":
             self.degraded = (*(f"not full: {reason}" for reason in self.refusals), *CONFINED_LACKS)
         return self
 
     async def close(self) -> None:
+        """When it returns no process of any sandbox is left."""
+        self._parking.close()
         for cell in list(self._cells):
             cell.abandon()
-        if self._zygote is not None:
-            await self._zygote.close()
+        for zygote in (*self._retired, *([self._zygote] if self._zygote else [])):
+            await zygote.close()
+        await self.settled()
+        self._watch.close()
+        if self._init_uid is not None:
+            self._init_uid.release()
         if self._scratch is not None:
             await asyncio.to_thread(clear, self._scratch)
+
+    async def settled(self) -> None:
+        """Wait until nothing is left of the sandboxes that had been answered, or let go of, before."""
+        if self._dying:
+            await asyncio.wait(self._dying)
+
+    @property
+    def parked(self) -> int:
+        """Children that are ready."""
+        return self._parking.parked
+
+    @property
+    def in_use(self) -> int:
+        """Sandboxes that have a call, or had one and are not reaped."""
+        return len(self._cells) + len(self._dying)
 
     # --- one-shot runs
 
@@ -253,23 +296,28 @@ class Sandbox:
                 "v": 1, "mode": "code", "language": language, "code": code, "argv": list(argv),
                 "files": {path: _text_or_base64(data) for path, data in given.items()},
             }  # fmt: skip
-            async with self._rooms:
-                cell = await self._cell(timeout_s, memory_mb, skill, texts[1])
-                act.sandbox_id, claim = cell.id, None
-                try:
-                    cell.watch()
-                    await cell.send(encode(START, 0, json.dumps(start).encode()))
-                    claim = await self._converse(cell, on_note)
-                    ended = await cell.end(kill=claim is not None, given=given)
-                finally:
-                    self._forget(cell)
-                    act.ran(cell, self.tier, None if claim is None else claim.exit_code)
+            cell, claim = await self._cell(timeout_s, memory_mb, skill), None
+            act.sandbox_id = cell.id
+            try:
+                if rest := cell.begin(start, texts[1]):
+                    await cell.send(rest)
+                claim = await self._converse(cell, on_note)
+                ended = await (cell.end(kill=False, given=given) if claim is None else cell.finish(given))
+            finally:
+                self._forget(cell)
+                act.ran(cell, self.tier, None if claim is None else claim.exit_code)
+            if claim is None and ended.stopped_by == "killed" and cell.orphaned:
+                raise HostError(
+                    "sandbox.lost",
+                    "The process that keeps the sandboxes ended, and this call's with it. Nothing of it is kept; another is started. Call again.",
+                    retryable=True,
+                )
             return await self._result(principal, cell, claim, ended)
 
     async def _converse(self, cell: Cell, on_note: Callable[[Note], None] | None) -> _Claim | None:
         """Frames of a one-shot guest until END; None when it left without one (bash, an exit, a crash, a kill).
 
-        Notes count as output, and after each read the others have their turn: a flood must hold up nobody, its own watchdog least.
+        Notes count as output.
         """
         notes = 0
         try:
@@ -287,7 +335,6 @@ class Sandbox:
                     notes += 1
                     if on_note is not None and notes <= NOTES_MAX and (note := _note(frame.payload)) is not None:
                         on_note(note)
-                await self._ports.clock.sleep(0)
         except GuestError:
             cell.stop("killed")
         return None
@@ -343,7 +390,7 @@ class Sandbox:
         try:
             self._check("python", timeout_s, memory_mb, (), ())
             act.given(str(start.get("program", "")).encode(errors="replace"), (), start.get("files") or ())
-            cell = await self._cell(timeout_s, memory_mb, skill, b"", cpu_s)
+            cell = await self._cell(timeout_s, memory_mb, skill, cpu_s=cpu_s, room=False)
         except BaseException as error:
             act.failed(error)
             raise
@@ -356,8 +403,8 @@ class Sandbox:
 
         cell.on_close = closed
         try:
-            cell.watch()
-            await cell.send(encode(START, 0, json.dumps(start).encode()))
+            if rest := cell.begin(start):
+                await cell.send(rest)
         except BaseException:
             cell.abandon()
             raise
@@ -382,40 +429,51 @@ class Sandbox:
     # --- making cells
 
     async def _cell(
-        self, timeout_s: float | None, memory_mb: int, skill: Path | None, stdin: bytes, cpu_s: float | None = None
-    ) -> Cell:
-        """A locked child that waits for START."""
-        zygote = await self._living_zygote()
-        bounds = Bounds(memory_mb * MIB, self._limits.processes_max, timeout_s, cpu_s)
-        sandbox = self._ports.new_id("sbx")
-        making = asyncio.get_running_loop().run_in_executor(None, self._place, sandbox, bounds, skill)
+        self, timeout_s: float | None, memory_mb: int, skill: Path | None = None, *, cpu_s: float | None = None, room: bool = True
+    ) -> Cell:  # fmt: skip
+        """A locked child that waits for START and is held to its bounds. Without `room` it is none of `sandboxes_max`."""
+        self.check_works()
+        if room:
+            await self._rooms.enter()
         try:
-            place, request = await asyncio.shield(making)
-        except asyncio.CancelledError:  # the thread goes on and makes a place that nobody will use
-            making.add_done_callback(lambda made: made.result()[0].clear())
+            cell = await self._parking.take(skill)
+        except BaseException:
+            if room:
+                self._rooms.leave()
             raise
+        assert isinstance(cell, Cell)
+        self._cells.add(cell)
+        if room:
+            cell.reaped.add_done_callback(lambda _: self._rooms.leave())
+        tasks = self._limits.processes_max
+        cell.arm(Bounds(memory_mb * MIB, tasks, tasks + TASKS_ABOVE + self._tasks_elsewhere, timeout_s, cpu_s))
+        return cell
+
+    async def _bear(self, skill: Hashable, rehearse: bool) -> Cell:  # noqa: FBT001  as parking.py calls it
+        """A locked child that waits for START."""
+        assert skill is None or isinstance(skill, Path)
+        zygote = await self._living_zygote()
+        sandbox = self._ports.new_id("sbx")
+        place, request = await self._placed(sandbox, skill)
         cell = Cell(
             sandbox,
             zygote=zygote,
             ports=self._ports,
             limits=self._limits,
             spawn=self._scheduler.spawn,
-            bounds=bounds,
+            watch=self._watch,
             place=place,
         )
-        self._cells.add(cell)
+        self._dying.add(cell.reaped)
+        cell.reaped.add_done_callback(self._dying.discard)
         try:
-            await cell.start(request, stdin)
+            await cell.start({**request, "rehearse": rehearse})
         except Refused as refused:
-            self._cells.discard(cell)
             raise HostError(
                 "sandbox.unavailable",
                 f"The sandbox could not be built: {refused}. Nothing was run. `agent-kernel doctor` shows what this host allows.",
                 retryable=not zygote.alive,
             ) from refused
-        except BaseException:
-            self._cells.discard(cell)
-            raise
         return cell
 
     def _forget(self, cell: Cell) -> None:
@@ -433,31 +491,63 @@ class Sandbox:
 
     async def _living_zygote(self) -> Zygote:
         self.check_works()
+        zygote = self._zygote
+        if zygote is not None and zygote.alive and not zygote.worn:
+            return zygote
         async with self._restarting:
-            if self._zygote is None or not self._zygote.alive:
-                if self._zygote is not None:
-                    await self._zygote.close()
-                self._zygote = await Zygote.start(self._interpreter, self._filters)
+            old = self._zygote
+            if old is None or not old.alive or old.worn:
+                self._zygote = await self._start_zygote(self.tier)
+                if old is not None:
+                    self._retired.append(old)
+            for zygote in [one for one in self._retired if not one.alive or not one.children]:
+                self._retired.remove(zygote)
+                await zygote.close()
+            assert self._zygote is not None
             return self._zygote
 
-    def _place(self, sandbox: str, bounds: Bounds, skill: Path | None) -> tuple[Place, dict[str, Any]]:
-        """What the child needs to know, and what it will own until it is reaped: a uid as root, folders in tier confined."""
+    async def _start_zygote(self, tier: str) -> Zygote:
+        root = os.geteuid() == 0
+        if root and self._init_uid is None:
+            self._init_uid = reserve_uid(self._ports.entropy)
+        hello = {
+            "tier": tier, "uid": os.geteuid(), "gid": os.getegid(), "init_uid": self._init_uid.uid if self._init_uid else os.geteuid(),
+            "folders": [str(folder.path) for folder in self._policy.grants.folders],
+        }  # fmt: skip
+        return await Zygote.start(self._interpreter, hello, self._filters)
+
+    async def _placed(self, sandbox: str, skill: Path | None) -> tuple[Place, dict[str, Any]]:
+        if self._scratch is None:
+            return self._place(sandbox, skill)
+        making = asyncio.get_running_loop().run_in_executor(None, self._place, sandbox, skill)
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:  # the thread goes on and makes a place that nobody will use
+            making.add_done_callback(lambda made: made.result()[0].clear())
+            raise
+
+    def _place(self, sandbox: str, skill: Path | None) -> tuple[Place, dict[str, Any]]:
+        """What the child needs to know, and what it will own until it is reaped: a uid as root, folders in tier confined.
+
+        Its limits are the operator's; those of a call come with START and can only be lower.
+        """
         root = os.geteuid() == 0
         reserved = reserve_uid(self._ports.entropy) if root else None
         uid, gid = (reserved.uid, reserved.uid) if reserved else (os.geteuid(), os.getegid())
         full = self.tier == "full"
-        folders = [str(folder.path) for folder in self._policy.grants.folders]
-        tasks = bounds.tasks + TASKS_ABOVE + (0 if root or full else tasks_of_uid(uid))
+        tasks = self._limits.processes_max + TASKS_ABOVE
+        if not root and not full:
+            self._tasks_elsewhere = tasks_of_uid(uid)
+            tasks += self._tasks_elsewhere + TASKS_FREE
         request: dict[str, Any] = {
-            "tier": self.tier, "filter": ("visiting" if folders else "full") if full else "shared", "uid": uid, "gid": gid, "own_uid": root,
+            "filter": ("visiting" if self._policy.grants.folders else "full") if full else "shared", "uid": uid, "gid": gid, "own_uid": root,
             "bytes_max": self._limits.workspace_bytes_max, "inodes_max": self._limits.workspace_inodes_max,
-            "folders": folders, "skill": str(skill) if skill else None,
+            "skill": str(skill) if skill else None,
             "limits": {
-                "memory_bytes": 2 * bounds.memory_bytes + ADDRESS_SPACE_EXTRA,
+                "memory_bytes": address_space_bytes(self._limits.memory_mb_max * MIB),
                 "file_bytes": self._limits.file_bytes_max,
                 "descriptors": self._limits.descriptors_max,
                 "processes": tasks,
-                "cpu_s": None if bounds.timeout_s is None else int(bounds.timeout_s) + 2,
             },
         }  # fmt: skip
         place = Place(reserved)
@@ -475,14 +565,12 @@ class Sandbox:
             self._interpreter = _interpreter_for(tier)
             if tier == "confined":
                 self._scratch = await asyncio.to_thread(_scratch_root, self._store.folder)
-            self._zygote = await Zygote.start(self._interpreter, self._filters)
+            self._zygote = await self._start_zygote(tier)
             self.python = self._zygote.python
             self.tier = tier
-            cell = await self._cell(10.0, 256, None, b"")
+            cell = await self._cell(10.0, 256)
             try:
-                cell.watch()
-                start = {"v": 1, "mode": "code", "language": "python", "code": "6 * 7", "argv": [], "files": {}}
-                await cell.send(encode(START, 0, json.dumps(start).encode()))
+                cell.begin({"v": 1, "mode": "code", "language": "python", "code": "6 * 7", "argv": [], "files": {}})
                 claim = await self._converse(cell, None)
                 ended = await cell.end(kill=claim is not None)
             finally:

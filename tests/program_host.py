@@ -65,7 +65,7 @@ while True:
     del junk[:1000]
     os.chdir(folder.decode().partition(":")[2])
     sock = socket.socket(fileno=3)
-    start = json.loads(frames.receive(sock).payload)
+    start = json.loads(frames.receive_start(sock)[0].payload)
     turns.run(sock, start)
     os._exit(0)
 """

@@ -48,7 +48,7 @@ def test_landlock_leaves_named_trees_and_nothing_else(tmp_path):
 inside, outside = {str(tmp_path / "in/a")!r}, {str(tmp_path / "out")!r}
 before = tried(lambda: open(outside))
 layers.no_new_privileges()
-layers.confine_files([({str(tmp_path / "in")!r}, layers.READ_RUN)], tcp_denied=True)
+layers.confine_files(layers.opened_rules([({str(tmp_path / "in")!r}, layers.READ_RUN)]), tcp_denied=True)
 print(json.dumps([before, tried(lambda: open(inside)), tried(lambda: open(outside)), tried(lambda: open(inside, 'w'))]))
 """)
     assert (before, inside, outside, into) == ("worked", "worked", "PermissionError", "PermissionError")
@@ -60,7 +60,7 @@ def test_landlock_scopes_signals_and_tcp():
         answers = child(f"""
 layers.no_new_privileges()
 before = tried(lambda: os.kill({victim.pid}, 0))
-layers.confine_files([("/usr", layers.READ_RUN)], tcp_denied=True)
+layers.confine_files(layers.opened_rules([("/usr", layers.READ_RUN)]), tcp_denied=True)
 print(json.dumps([before, tried(lambda: os.kill({victim.pid}, 0)), tried(lambda: socket.socket().bind(("127.0.0.1", 0)))]))
 """)
     finally:
@@ -156,11 +156,12 @@ def test_limits_are_hard_and_never_above_the_hosts():
     code = """
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
-layers.limit(memory_bytes=1 << 40, file_bytes=5 << 20, descriptors=256, processes=10, cpu_s=7)
-names = ("NOFILE", "FSIZE", "CORE", "NPROC", "CPU")
+layers.limit(memory_bytes=1 << 40, file_bytes=5 << 20, descriptors=256, processes=10)
+layers.lower_limits(memory_bytes=1 << 39, processes=12, cpu_s=7)
+names = ("NOFILE", "FSIZE", "CORE", "NPROC", "CPU", "AS")
 print(json.dumps([resource.getrlimit(getattr(resource, "RLIMIT_" + name)) for name in names]))
 """
-    assert child(code) == [[100, 100], [5 << 20, 5 << 20], [0, 0], [10, 10], [7, 8]]
+    assert child(code) == [[100, 100], [5 << 20, 5 << 20], [0, 0], [10, 10], [7, 8], [1 << 39, 1 << 39]]
 
 
 def test_every_other_descriptor_is_closed():

@@ -280,6 +280,7 @@ def test_no_process_outlives_its_result(box):
     """)
     r = box.run(daemon)
     assert r.stdout == "done\n"
+    box.runner.run(box.sandbox.settled())
     assert processes_with("7654.321") == []
 
 
@@ -287,12 +288,10 @@ def test_no_process_outlives_its_result(box):
 def test_nothing_is_left_after_many(tmp_path, tier):
     async def body(sandbox: Sandbox):
         await sandbox.run("1")
+        await sandbox.settled()
         before = descriptors_of("self"), descriptors_of(sandbox._zygote.pid)
         await asyncio.gather(*(sandbox.run("open('a','w').write('1')") for _ in range(40)))
-        for _ in range(500):
-            if not children_of(sandbox._zygote.pid):
-                break
-            await asyncio.sleep(0.01)
+        await sandbox.settled()
         for _ in range(500):
             if not sandbox._scratch or not list(sandbox._scratch.iterdir()):
                 break
@@ -300,7 +299,7 @@ def test_nothing_is_left_after_many(tmp_path, tier):
         left = list(sandbox._scratch.iterdir()) if sandbox._scratch else []
         return before, (descriptors_of("self"), descriptors_of(sandbox._zygote.pid)), left
 
-    before, after, left = boxed(tmp_path, tier, body)
+    before, after, left = boxed(tmp_path, tier, body, sandboxes_parked_max=0)
     assert after <= before
     assert left == []
 
@@ -324,8 +323,7 @@ def test_a_cancelled_run_dies(tmp_path, tier):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        while children_of(sandbox._zygote.pid):
-            await asyncio.sleep(0.01)
+        await sandbox.settled()
 
     boxed(tmp_path, tier, body)
     assert processes_with("8765.4321") == []
@@ -377,9 +375,9 @@ SPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
 @both
 def test_a_guest_is_locked_as_its_layers_say(tmp_path, tier):
     async def body(sandbox: Sandbox):
-        cell = await sandbox._cell(30.0, 256, None, b"")
+        cell = await sandbox._cell(30.0, 256)
         try:
-            [guest] = children_of(cell.pid)
+            guest = str(cell.guest)
             seen = {}
             for pid in (guest, str(cell.pid)):
                 text = Path(f"/proc/{pid}/status").read_text()
@@ -419,9 +417,9 @@ def test_a_guest_is_locked_as_its_layers_say(tmp_path, tier):
 @both
 def test_every_sandbox_has_a_uid_of_its_own_as_root(tmp_path, tier):
     async def body(sandbox: Sandbox):
-        cells = [await sandbox._cell(30.0, 256, None, b"") for _ in range(3)]
+        cells = [await sandbox._cell(30.0, 256) for _ in range(3)]
         try:
-            return [uid_of(children_of(cell.pid)[0]) for cell in cells]
+            return [uid_of(cell.guest) for cell in cells]
         finally:
             for cell in cells:
                 sandbox._forget(cell)
@@ -431,7 +429,7 @@ def test_every_sandbox_has_a_uid_of_its_own_as_root(tmp_path, tier):
     assert 0 not in uids
 
 
-def uid_of(pid: str) -> int:
+def uid_of(pid: int) -> int:
     [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Uid:")]
     return int(line.split()[1])
 
@@ -611,12 +609,11 @@ def test_the_init_cannot_be_killed_from_inside(box, tmp_path):
 @both
 def test_two_sandboxes_do_not_see_each_other(tmp_path, tier):
     async def body(sandbox: Sandbox):
-        cell = await sandbox._cell(30.0, 256, None, b"")
+        cell = await sandbox._cell(30.0, 256)
         try:
-            [guest] = children_of(cell.pid)
-            return await sandbox.run(f"import os\nos.kill({guest}, 9)")
+            return await sandbox.run(f"import os\nos.kill({cell.guest}, 9)")
         finally:
-            assert children_of(cell.pid) == [guest]
+            assert cell.alive
             sandbox._forget(cell)
 
     r = boxed(tmp_path, tier, body)

@@ -11,28 +11,20 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from agent_kernel.base.errors import GuestError, HostError
 from agent_kernel.base.reserve import PREFERRED_FIRST, RANGE, _first_of_range, reserve_uid
-from agent_kernel.cell.frames import END, START, encode
+from agent_kernel.cell.frames import END
 from agent_kernel.sandbox import Sandbox
 from boxes import BOTH, boxed
 
 both = pytest.mark.parametrize("tier", BOTH)
 
 
-def children_of(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 @both
 def test_a_child_that_waits_for_start_has_run_nothing_and_takes_start_later(tmp_path, tier):
     async def body(sandbox: Sandbox):
-        cell = await sandbox._cell(30.0, 256, None, b"")
-        [guest] = children_of(cell.pid)
+        cell = await sandbox._cell(30.0, 256)
         assert "seccomp allow-list" in cell.layers
-        assert Path(f"/proc/{guest}/comm").exists()
-        cell.watch()
-        await cell.send(
-            encode(START, 0, b'{"v":1,"mode":"code","language":"python","code":"1+1","argv":[],"files":{}}')
-        )
+        assert Path(f"/proc/{cell.guest}/comm").exists()
+        cell.begin({"v": 1, "mode": "code", "language": "python", "code": "1+1", "argv": [], "files": {}})
         [frame] = await cell.receive()
         ended = await cell.end(kill=True)
         return frame, ended
@@ -46,10 +38,10 @@ def test_a_child_that_waits_for_start_has_run_nothing_and_takes_start_later(tmp_
 @both
 def test_the_guest_that_lost_its_kernel_end_is_killed(tmp_path, tier):
     async def body(sandbox: Sandbox):
-        cell = await sandbox._cell(30.0, 256, None, b"")
-        [guest] = children_of(cell.pid)
+        cell = await sandbox._cell(30.0, 256)
+        guest = cell.guest
         sandbox._forget(cell)
-        await asyncio.wait_for(asyncio.shield(cell._birth.reaped), 10)
+        await asyncio.wait_for(asyncio.shield(cell.reaped), 10)
         return Path(f"/proc/{guest}").exists()
 
     assert not boxed(tmp_path, tier, body)
@@ -58,8 +50,8 @@ def test_the_guest_that_lost_its_kernel_end_is_killed(tmp_path, tier):
 @both
 def test_an_init_that_is_killed_takes_its_guest_along_and_says_killed(tmp_path, tier):
     async def body(sandbox: Sandbox):
-        cell = await sandbox._cell(30.0, 256, None, b"")
-        [guest] = children_of(cell.pid)
+        cell = await sandbox._cell(30.0, 256)
+        guest = cell.guest
         os.kill(cell.pid, signal.SIGKILL)
         ended = await cell.end(kill=False)
         for _ in range(500):
@@ -88,15 +80,9 @@ def test_a_layer_that_fails_in_the_child_is_named_and_nothing_runs(tmp_path, tie
 @both
 def test_an_oversize_frame_is_the_guests_fault(tmp_path, tier):
     async def body(sandbox: Sandbox):
-        cell = await sandbox._cell(30.0, 256, None, b"")
-        cell.watch()
-        await cell.send(
-            encode(
-                START,
-                0,
-                b'{"v":1,"mode":"code","language":"python","code":"import os,time; os.write(3, b\'\\\\xff\' * 9); time.sleep(60)","argv":[],"files":{}}',
-            )
-        )
+        cell = await sandbox._cell(30.0, 256)
+        code = "import os,time; os.write(3, b'\\xff' * 9); time.sleep(60)"
+        cell.begin({"v": 1, "mode": "code", "language": "python", "code": code, "argv": [], "files": {}})
         try:
             with pytest.raises(GuestError):
                 await cell.receive()

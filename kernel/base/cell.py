@@ -1,17 +1,23 @@
-"""One live sandbox seen from the kernel: its frame socket, its leash, its streams, its watchdog, its end.
+"""One live sandbox seen from the kernel: its frame socket, its leash, its streams, its bounds, its end.
 
-    cell = Cell(...); await cell.start(...); cell.watch(); await cell.send(START) ... await cell.receive() ...; await cell.end(kill=...)
+    cell = Cell(...); await cell.start(request)                           locked; may now be parked for as long as it lives
+    cell.arm(bounds); cell.begin(start, stdin)                            its one call
+    ... await cell.receive() ... await cell.send(...)
+    await cell.finish()    END is here: kill, look at what it left, and reply; it is reaped behind the reply
+    await cell.end(...)    it ends by itself, or is killed, and the answer waits until every process is dead
 
 Guarantees
 1. When `start` returns the child is locked and has run nothing of the guest; when it raises, nothing of the child is left.
-2. `end` returns when the last process of the sandbox was reaped by its init; if the init itself does not answer it is killed,
-   and in tier full its pid namespace with it.
+2. `end` returns when the last process of the sandbox is dead. `finish` returns when all are killed; where more than one was there, files are
+   looked at when all are dead, so that nobody still writes them.
 3. The first reason to stop it is the one that is told.
-4. Every descriptor and folder of a cell is given back, also when its waiter is cancelled (`abandon`).
+4. `reaped` is done when no process of it is left, also when its waiter is cancelled (`abandon`); uid and folders return only then.
 
-Limits that the system holds by itself (rlimits, tmpfs sizes) are set in cell/layers.py. The watchdog holds the totals: wall time, memory,
-tasks, CPU, disk, by looking every WATCH_S (WATCH_IDLE_S at one that has been idle); what can be used between two looks is the
-overshoot, and with a cgroup it would be none.
+What the frame of a guest says is its claim; `usage` is read from the system just before the kill: CPU of the guest with the children it
+waited for, and the peak of the largest process or of a look of the watchdog, whichever is more.
+
+Limits that the system holds by itself (rlimits, tmpfs sizes) are set in cell/layers.py. The totals are held by looking (watch.py) every
+WATCH_S, or every WATCH_IDLE_S at one that has been idle; what can be used between two looks is the overshoot.
 """
 
 import asyncio
@@ -20,22 +26,23 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..cell.frames import Frame, FrameTooLong, Reader
-from . import census, system, workspace
+from ..cell.frames import START, Frame, FrameTooLong, Reader, encode
+from . import census, pool, system, workspace
 from .errors import GuestError
-from .limits import Limits
+from .limits import MIB, Limits
 from .output import Stream
-from .pool import Birth, Refused, Zygote
+from .pool import Birth, Reaped, Refused, Zygote
 from .ports import Ports
 from .reserve import Reserved
+from .watch import Watch
 
-__all__ = ["Bounds", "Cell", "Ended", "Place", "Usage"]
+__all__ = ["Bounds", "Cell", "Ended", "Place", "Spawn", "Usage", "address_space_bytes"]
 
 Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 
@@ -44,9 +51,12 @@ WATCH_IDLE_S, QUIET_LOOKS = 0.16, 10
 """A tree that used no CPU for so many looks is looked at less often: most programs wait most of the time, and hundreds may."""
 WATCH_DISK_S = 0.1
 LOOKED_AT_HERE = 4
-"""Processes whose descriptors are listed without a thread: most sandboxes have one process and few descriptors."""
+"""Processes that are looked at without a thread: most sandboxes have one process and few descriptors."""
 BIRTH_S = 20.0
 DEATH_S = 10.0
+READ_BYTES = 1 << 16
+INBOX_BYTES_MAX = 1 << 20
+"""Frames that nobody has taken yet; past it the socket is not read, and the guest waits."""
 ALL_SEALS = 0x1F & ~0x10
 
 
@@ -59,7 +69,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What is known when the last process of a cell is dead. `exit_code` None: it was killed, by us or by nobody knows."""
+    """What is known of a cell whose processes are dead or killed. `exit_code` None: it was killed, by us or by nobody knows."""
 
     exit_code: int | None
     signal: int | None
@@ -72,12 +82,23 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What this cell may use; None is no bound of its own."""
+    """What one call may use; None is no bound of its own."""
 
     memory_bytes: int
     tasks: int
+    nproc: int
+    """RLIMIT_NPROC, for the moment between two looks; counts what its uid has elsewhere, where it shares it."""
     timeout_s: float | None
     cpu_s: float | None = None
+
+
+NO_BOUNDS = Bounds(0, 0, 0, None)
+ADDRESS_SPACE_EXTRA = 512 * MIB
+
+
+def address_space_bytes(memory_bytes: int) -> int:
+    """RLIMIT_AS: interpreters and threads reserve far more than they touch."""
+    return 2 * memory_bytes + ADDRESS_SPACE_EXTRA
 
 
 @dataclass(slots=True)
@@ -97,58 +118,94 @@ class Place:
 
 class Cell:
     def __init__(
-        self, sandbox: str, *, zygote: Zygote, ports: Ports, limits: Limits, spawn: Spawn, bounds: Bounds, place: Place
+        self, sandbox: str, *, zygote: Zygote, ports: Ports, limits: Limits, spawn: Spawn, watch: Watch, place: Place
     ) -> None:
         self.id = sandbox
         self.layers: tuple[str, ...] = ()
         self.stopped_by: str | None = None
         self.ended: Ended | None = None
-        """What `end` returned."""
-        self._zygote, self._clock, self._limits, self._spawn = zygote, ports.clock, limits, spawn
-        self._bounds, self._place = bounds, place
+        self._zygote, self._clock, self._limits, self._spawn, self._watch = zygote, ports.clock, limits, spawn, watch
+        self._place = place
         self._loop = asyncio.get_running_loop()
         self._frames, self._their_frames = _pair(socket.SOCK_STREAM)
         self._leash, self._their_leash = _pair(socket.SOCK_SEQPACKET)
         self._reader = Reader(limits.guest_frame_bytes_max)
+        self._inbox: list[Frame] = []
+        self._inbox_bytes = 0
+        self._hears_frames = False
+        self._frames_over = False
+        self._broken: GuestError | None = None
+        self._waiting: asyncio.Future[None] | None = None
         self._up: asyncio.Future[tuple[str, ...]] = self._loop.create_future()
-        self._down: asyncio.Future[dict[str, Any]] = self._loop.create_future()
-        self._gone = True
-        """There is no child: not yet asked for, or reaped."""
+        self._down: asyncio.Future[Mapping[str, Any]] = self._loop.create_future()
+        self.reaped: asyncio.Future[None] = self._loop.create_future()
         self._birth: Birth | None = None
+        self._guest = 0
+        self._eyes: census.LastLook | None = None
         self._workspace = -1
         self._scratch = (
             -1 if place.scratch is None else os.open(place.scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         )
         self.output_bytes = 0
-        self._peak_bytes = 0
-        self._channel_bytes = 0
+        """Produced so far by both streams and the notes."""
+        self._bounds = NO_BOUNDS
         self._began = self._clock.monotonic()
+        self._cpu_before_s = self._cpu_seen_s = 0.0
+        self._peak_bytes = self._channel_bytes = 0
+        self._disk_due = self._killed_at = 0.0
+        self._quiet = 0
+        self._looking: asyncio.Task[None] | None = None
         self._closed = False
-        self._users = 0
+        self._senders = 0
         self.on_close: Callable[[], None] | None = None
+        """When it is let go of; `reaped` may come later."""
+        self.on_lost: Callable[[], None] | None = None
+        """It has died before its call."""
 
     @property
     def pid(self) -> int:
-        """The cell's init, as the host numbers it."""
+        """Of the process whose end is the sandbox's: the init or the keeper, as the host numbers it."""
         assert self._birth is not None
         return self._birth.pid
 
+    @property
+    def guest(self) -> int:
+        """Of the guest itself, as the host numbers it."""
+        return self._guest
+
+    @property
+    def orphaned(self) -> bool:
+        """Its zygote died, and it of that."""
+        return not self._zygote.alive and self.stopped_by is None
+
+    @property
+    def alive(self) -> bool:
+        return not self._closed and not self._down.done()
+
+    @property
+    def usable(self) -> bool:
+        """For a call. One whose zygote died may live still (tier confined), but nobody would reap it in order."""
+        return self.alive and self._zygote.alive
+
     # --- birth
 
-    async def start(self, request: Mapping[str, Any], stdin: bytes) -> None:
+    async def start(self, request: Mapping[str, Any]) -> None:
         """Fork it and wait until it is locked. Raises Refused with the layer that failed."""
         ends = [os.pipe2(os.O_CLOEXEC) for _ in range(2)]
         kept = self._limits.output_bytes_kept
         self._stdout, self._stderr = (Stream(end[0], kept, self.count_output) for end in ends)
         self._loop.add_reader(self._leash.fileno(), self._hear)
-        source = _stdin(stdin)
+        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         for end in ends if os.geteuid() == 0 else ():
             os.fchown(end[1], request["uid"], request["gid"])  # so that /dev/stdout opens
-        given = [self._their_leash.fileno(), self._their_frames.fileno(), source, *(end[1] for end in ends)]
+        given = [self._their_leash.fileno(), self._their_frames.fileno(), null, *(end[1] for end in ends)]
         try:
-            self._gone = False
             self._birth = await self._zygote.spawn(request, given, self._reaped)
-            self.layers = await self._within(self._up, BIRTH_S)
+            async with asyncio.timeout(BIRTH_S):
+                self.layers = await self._up
+        except TimeoutError:
+            self.abandon()
+            raise Refused("zygote", f"the child did not answer within {BIRTH_S:.0f} s") from None
         except BaseException:
             self.abandon()
             raise
@@ -157,16 +214,10 @@ class Cell:
                 os.close(descriptor)
             self._their_leash.close()
             self._their_frames.close()
-
-    async def _within(self, future: "asyncio.Future[Any]", seconds: float) -> Any:
-        patience = self._spawn(self._clock.sleep(seconds), f"{self.id} patience")
-        try:
-            await asyncio.wait((future, patience), return_when=asyncio.FIRST_COMPLETED)
-            if not future.done():
-                raise Refused("zygote", f"the child did not answer within {seconds:.0f} s")
-            return future.result()
-        finally:
-            patience.cancel()
+        self._guest = self._birth.guest or next(iter(census.children(self._birth.pid)), 0)
+        with contextlib.suppress(OSError):
+            self._eyes = census.LastLook(self._guest)
+        self._hear_frames()
 
     def _hear(self) -> None:
         """Every packet there is: after a reset libuv watches a socket no more, so nothing may be left for a next time."""
@@ -183,109 +234,189 @@ class Cell:
             if "up" in message:
                 self._workspace = descriptors[0]
                 _settle(self._up, tuple(message["up"]))
+                if self._has_init:
+                    self._loop.remove_reader(self._leash.fileno())  # its guest has closed it: what follows comes from the zygote
+                    return
             elif "failed" in message:
                 _fail(self._up, Refused(message["failed"], message["reason"]))
-            else:  # its last word, or none: the init is gone
+            else:  # its last word, or none: the child is gone
                 self._loop.remove_reader(self._leash.fileno())
                 _fail(self._up, Refused("init", "the child died while it was being locked"))
-                _settle(self._down, message or {"ended": None, "cpu_s": 0.0, "peak_bytes": 0})
+                if self._scratch >= 0:
+                    last = {"status": message.get("ended"), "cpu_s": 0.0, "peak_bytes": 0, **message}
+                    self._dead(last)
                 return
 
-    # --- life
+    @property
+    def _has_init(self) -> bool:
+        """Tier full: the end comes from the zygote; else from a keeper's leash."""
+        return self._place.scratch is None
+
+    # --- its one call
+
+    def arm(self, bounds: Bounds) -> None:
+        """Hold it to its bounds from now on: before START, so that no moment of the guest's own goes unseen."""
+        self._bounds = bounds
+        self._began = self._clock.monotonic()
+        self._cpu_before_s = self._own_cpu_s()
+        self._watch.add(self, self._began + min(WATCH_S, bounds.timeout_s or WATCH_S))
+
+    def begin(self, start: Mapping[str, Any], stdin: bytes = b"") -> bytes:
+        """Send START with the call's own bounds; what the socket did not take at once is for `send`."""
+        bounds = {
+            "memory_bytes": address_space_bytes(self._bounds.memory_bytes), "processes": self._bounds.nproc,
+            "cpu_s": None if self._bounds.timeout_s is None else int(self._bounds.timeout_s) + 2,
+        }  # fmt: skip
+        frame = encode(START, 0, json.dumps({**start, "bounds": bounds}).encode())
+        try:
+            if not stdin:
+                return frame[self._frames.send(frame) :]
+            source = _stdin(stdin)
+            try:
+                return frame[socket.send_fds(self._frames, [frame], [source]) :]
+            finally:
+                os.close(source)
+        except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+            return b""  # gone: `receive` tells
 
     async def send(self, frame_bytes: bytes) -> None:
         """Waits while the socket is full. A guest that is gone takes nothing; `receive` tells."""
-        with self._using_frames(), contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        with self._sending(), contextlib.suppress(BrokenPipeError, ConnectionResetError):
             await self._loop.sock_sendall(self._frames, frame_bytes)
 
-    async def receive(self) -> list[Frame]:
-        """Whole frames that have arrived, at least one; [] when the guest has closed its end or is dead."""
-        while not self._closed:
-            try:
-                with self._using_frames():
-                    data = await self._loop.sock_recv(self._frames, 1 << 18)
-            except ConnectionResetError:
-                return []
-            if not data:
-                return []
-            try:
-                frames = list(self._reader.feed(data))
-            except FrameTooLong as error:
-                raise GuestError("guest.protocol", f"The guest sent {error}.") from error
-            if frames:
-                return frames
-        return []
-
     @contextlib.contextmanager
-    def _using_frames(self) -> Iterator[None]:
+    def _sending(self) -> Iterator[None]:
         """A descriptor must not be closed under somebody who waits for it: the last user closes it."""
-        self._users += 1
+        self._senders += 1
         try:
             yield
         finally:
-            self._users -= 1
-            if self._closed and not self._users:
+            self._senders -= 1
+            if self._closed and not self._senders:
                 self._frames.close()
 
-    def watch(self) -> None:
-        """Begin to hold it to its bounds: before START, so that no moment of the guest's own goes unseen."""
-        self._began = self._clock.monotonic()
-        self._spawn(self._watchdog(), f"{self.id} watchdog")
+    async def receive(self) -> list[Frame]:
+        """Whole frames that have arrived, at least one; [] when the guest has closed its end or is dead."""
+        while not self._inbox:
+            if self._broken is not None:
+                raise self._broken
+            if self._frames_over or self._closed:
+                return []
+            self._waiting = self._loop.create_future()
+            await self._waiting
+        found, self._inbox, self._inbox_bytes = self._inbox, [], 0
+        self._hear_frames()
+        return found
 
-    async def _watchdog(self) -> None:
-        disk_due, killed_at, quiet, cpu_s = 0.0, 0.0, 0, -1.0
-        while not self._down.done():
-            now = self._clock.monotonic()
-            wait = min(WATCH_IDLE_S, WATCH_S * 2 ** max(0, quiet - QUIET_LOOKS))
-            if self._bounds.timeout_s is not None:
-                wait = max(0.001, min(wait, self._began + self._bounds.timeout_s - now))
-            await self._clock.sleep(wait)
-            if self._down.done():
-                return
-            now = self._clock.monotonic()
-            if self._bounds.timeout_s is not None and now >= self._began + self._bounds.timeout_s:
-                self.stop("timeout")
-            seen = census.census(self.pid)
-            quiet = quiet + 1 if seen.cpu_s == cpu_s else 0
-            cpu_s = seen.cpu_s
-            await self._judge(seen)
-            if now >= disk_due:
-                few = len(seen.pages) <= LOOKED_AT_HERE
-                look = partial(census.unseen, seen.pages, self._bounds.memory_bytes, own_network=self._scratch < 0)
-                self._channel_bytes = look() if few else await asyncio.to_thread(look)
-                await self._judge_disk(list(seen.pages))
-                disk_due = now + max(WATCH_DISK_S, 10 * (self._clock.monotonic() - now))
-            if self.stopped_by is not None:
-                killed_at = killed_at or now
-                if now - killed_at > DEATH_S:
-                    self._kill_init()
+    def _hear_frames(self) -> None:
+        if not (self._hears_frames or self._frames_over or self._closed):
+            self._hears_frames = True
+            self._loop.add_reader(self._frames.fileno(), self._readable)
 
-    async def _judge(self, seen: census.Census) -> None:
+    def _deaf(self) -> None:
+        if self._hears_frames:
+            self._hears_frames = False
+            self._loop.remove_reader(self._frames.fileno())
+
+    def _readable(self) -> None:
+        """One read: a guest that floods its channel must hold up nobody, its own watchdog least."""
+        try:
+            data = self._frames.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        try:
+            self._inbox += self._reader.feed(data)
+        except FrameTooLong as error:
+            self._broken = GuestError("guest.protocol", f"The guest sent {error}.")
+        self._inbox_bytes += len(data)
+        if not data or self._broken is not None:
+            self._frames_over = True
+        if self._frames_over or self._inbox_bytes > INBOX_BYTES_MAX:
+            self._deaf()
+        if self._inbox or self._frames_over:
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    # --- its bounds
+
+    def look(self, now: float) -> float:
+        """The watchdog's; returns when to look again."""
+        if not self.alive:
+            self._watch.discard(self)
+            return now
+        timeout_s = self._bounds.timeout_s
+        if timeout_s is not None and now >= self._began + timeout_s:
+            self.stop("timeout")
+        if self.stopped_by is not None:
+            self._killed_at = self._killed_at or now
+            if now - self._killed_at > DEATH_S:
+                self._kill(everything=True)
+        if self._looking is None or self._looking.done():
+            self._looking = None
+            self._judge(now)
+        wait = min(WATCH_IDLE_S, WATCH_S * 2 ** max(0, self._quiet - QUIET_LOOKS))
+        if timeout_s is not None and self.stopped_by is None:
+            wait = max(0.0, min(wait, self._began + timeout_s - now))
+        return now + wait
+
+    def _judge(self, now: float) -> None:
+        seen = census.census(self.pid, self._guest)
+        self._quiet = self._quiet + 1 if seen.cpu_s == self._cpu_seen_s else 0
+        self._cpu_seen_s = seen.cpu_s
         if seen.tasks > self._bounds.tasks:
             self.stop("processes")
             return
-        memory = seen.memory_bytes + self._channel_bytes
-        if (
-            memory > self._bounds.memory_bytes
-        ):  # an estimate on the high side; the exact figure costs a walk of page tables
-            memory = await asyncio.to_thread(census.exact_memory, seen) + self._channel_bytes
-        self._peak_bytes = max(self._peak_bytes, memory)
-        if memory > self._bounds.memory_bytes:
+        disk = now >= self._disk_due
+        estimate = seen.memory_bytes + self._channel_bytes
+        if estimate > self._bounds.memory_bytes or (disk and (len(seen.pages) > LOOKED_AT_HERE or self._scratch >= 0)):
+            self._looking = self._spawn(self._look_closely(seen, disk=disk), f"{self.id} watchdog")
+            return
+        if disk:
+            self._channel_bytes = self._unseen(seen)
+            self._disk_due = now + WATCH_DISK_S
+            self._judge_tmpfs()
+        self._judge_totals(seen.memory_bytes + self._channel_bytes, seen.cpu_s)
+
+    async def _look_closely(self, seen: census.Census, *, disk: bool) -> None:
+        """What takes longer than the others should wait: page tables, many descriptors, folders of the host."""
+        began = self._clock.monotonic()
+        memory = seen.memory_bytes
+        if disk:
+            self._channel_bytes = await asyncio.to_thread(self._unseen, seen)
+        if memory + self._channel_bytes > self._bounds.memory_bytes:  # an estimate on the high side
+            memory = await asyncio.to_thread(census.exact_memory, seen)
+        self._judge_totals(memory + self._channel_bytes, seen.cpu_s)
+        if disk and not self._closed:
+            if self._scratch < 0:
+                self._judge_tmpfs()
+            else:
+                used = await asyncio.to_thread(workspace.usage, [self._scratch], list(seen.pages))
+                if used.bytes > self._limits.workspace_bytes_max or used.inodes > self._limits.workspace_inodes_max:
+                    self.stop("disk")
+            now = self._clock.monotonic()
+            self._disk_due = now + max(WATCH_DISK_S, 10 * (now - began))
+
+    def _unseen(self, seen: census.Census) -> int:
+        return census.unseen(seen.pages, self._bounds.memory_bytes, own_network=self._has_init)
+
+    def _judge_totals(self, memory_bytes: int, cpu_s: float) -> None:
+        self._peak_bytes = max(self._peak_bytes, memory_bytes)
+        if memory_bytes > self._bounds.memory_bytes:
             self.stop("memory")
-        elif self._bounds.cpu_s is not None and seen.cpu_s > self._bounds.cpu_s:
+        elif self._bounds.cpu_s is not None and cpu_s - self._cpu_before_s > self._bounds.cpu_s:
             self.stop("cpu")
 
-    async def _judge_disk(self, pids: list[int]) -> None:
-        if self._workspace < 0:
-            return
-        if self._scratch < 0:  # the workspace is on a tmpfs of bounded size: full is full
+    def _judge_tmpfs(self) -> None:
+        """The workspace is on one of bounded size: full is full."""
+        if self._workspace >= 0:
             room = os.fstatvfs(self._workspace)
-            over = room.f_bavail == 0 or room.f_favail == 0
-        else:
-            used = await asyncio.to_thread(workspace.usage, [self._scratch], pids)
-            over = used.bytes > self._limits.workspace_bytes_max or used.inodes > self._limits.workspace_inodes_max
-        if over:
-            self.stop("disk")
+            if room.f_bavail == 0 or room.f_favail == 0:
+                self.stop("disk")
 
     def count_output(self, count: int) -> None:
         self.output_bytes += count
@@ -294,74 +425,133 @@ class Cell:
 
     def stop(self, reason: str) -> None:
         """Kill the tree for a reason that the result names; the first one counts."""
-        if not self._down.done():
+        if not self._down.done() and self.ended is None:
             self.stopped_by = self.stopped_by or reason
+            self._note_usage()
             self._kill()
 
+    def cpu_s(self) -> float:
+        """Used by now by all its processes, as far as can be seen; begins before its call."""
+        return census.census(self.pid, self._guest).cpu_s if self._birth is not None else 0.0
+
     # --- the end
+
+    async def finish(self, given: Mapping[str, bytes]) -> Ended:
+        """END has come: the guest lingers. Kill, and look at what it left; the reaping goes on behind the reply."""
+        try:
+            self._note_usage()
+            bare = self._workspace < 0 or workspace.is_empty(self._workspace, tmpfs=self._has_init)
+            alone = bare or (self._birth is not None and self._eyes is not None and self._eyes.alone(self._birth.pid))
+            self._kill()
+            return self._conclude(None, () if bare else await self._files(given, settle=not alone))
+        finally:
+            self.abandon()
 
     async def end(self, *, kill: bool, given: Mapping[str, bytes] | None = None) -> Ended:
         """Kill the tree if asked, else wait until the guest ends by itself; then look at what it left."""
         try:
             if kill:
+                self._note_usage()
                 self._kill()
-                await self._dead()
-            last = await self._down
-            self.ended = await self._look(last, given or {})
-            return self.ended
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(DEATH_S):
+                        await asyncio.shield(self._down)
+                if not self._down.done():
+                    self._kill(everything=True)
+            last = await asyncio.shield(self._down)
+            if kill and last["status"] is None:
+                last = {**last, "status": signal.SIGKILL.value}
+            return self._conclude(last, await self._files(given or {}, settle=False))
         finally:
             self.abandon()
 
-    async def _dead(self) -> None:
-        try:
-            await self._within(self._down, DEATH_S)
-        except Refused:
-            self._kill_init()
+    async def _files(self, given: Mapping[str, bytes], *, settle: bool) -> tuple[workspace.Found, ...]:
+        if self._workspace < 0:
+            return ()
+        if settle:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DEATH_S):
+                    await asyncio.shield(self._down)
+        if workspace.is_small(self._workspace):
+            return tuple(workspace.collect(self._workspace, given, self._limits))
+        return tuple(await asyncio.to_thread(workspace.collect, self._workspace, given, self._limits))
 
-    async def _look(self, last: Mapping[str, Any], given: Mapping[str, bytes]) -> Ended:
+    def _conclude(self, last: Reaped | None, files: tuple[workspace.Found, ...]) -> Ended:
         wall_s = self._clock.monotonic() - self._began
         self._stdout.close()
         self._stderr.close()
-        status = last["ended"]
+        status = None if last is None else last["status"]
         code = None if status is None else os.waitstatus_to_exitcode(status)
         number = -code if code is not None and code < 0 else None
-        reason = self.stopped_by or ("killed" if status is None else _REASONS.get(number))
-        files: tuple[workspace.Found, ...] = ()
-        if self._workspace >= 0:
-            files = tuple(await asyncio.to_thread(workspace.collect, self._workspace, given, self._limits))
+        reason = self.stopped_by
+        if last is not None:
+            self._peak_bytes = max(self._peak_bytes, last["peak_bytes"])
+            self._cpu_seen_s = max(self._cpu_seen_s, last["cpu_s"])
+            reason = reason or ("killed" if status is None else _REASONS.get(number))
         if reason is not None:
             code = None
         elif number is not None:
             code = 128 + number
-        used = Usage(wall_s, last["cpu_s"], max(self._peak_bytes, last["peak_bytes"]))
-        return Ended(code, number, reason, self._stdout, self._stderr, used, files)
+        used = Usage(wall_s, max(0.0, self._cpu_seen_s - self._cpu_before_s), self._peak_bytes)
+        self.ended = Ended(code, number, reason, self._stdout, self._stderr, used, files)
+        return self.ended
+
+    def _note_usage(self) -> None:
+        """What the system knows of the guest while it still lives."""
+        if self._eyes is not None and not self._down.done():
+            now = self._eyes.read()
+            self._cpu_seen_s = max(self._cpu_seen_s, self._own_cpu_s() + now.waited_cpu_s)
+            self._peak_bytes = max(self._peak_bytes, now.peak_bytes)
+
+    def _own_cpu_s(self) -> float:
+        """Of the guest's process by the system's clock of it, which is exact where /proc counts hundredths."""
+        try:
+            return time.clock_gettime((~self._guest << 3) | 2) if self._guest else 0.0
+        except OSError:
+            return 0.0
 
     def abandon(self) -> None:
-        """Let go of everything; dropping the leash kills the tree if it still lives. Safe to call twice."""
+        """Let go of everything; what still lives is killed. Safe to call twice."""
         if self._closed:
             return
+        self._watch.discard(self)
+        self._deaf()
+        self._kill()
         self._closed = True
-        _settle(self._down, {"ended": None, "cpu_s": 0.0, "peak_bytes": 0})
+        self._wake()
         self._loop.remove_reader(self._leash.fileno())
         self._leash.close()
-        with contextlib.suppress(OSError):
-            self._frames.shutdown(socket.SHUT_RDWR)  # whoever waits on it is woken
-        if not self._users:
+        if self._senders:
+            with contextlib.suppress(OSError):
+                self._frames.shutdown(socket.SHUT_RDWR)  # whoever waits on it is woken
+        else:
             self._frames.close()
         for stream in (self._stdout, self._stderr):
             stream.close()
         for descriptor in (self._workspace, self._scratch):
             if descriptor >= 0:
                 os.close(descriptor)
-        if self._gone:
+        if self._eyes is not None:
+            self._eyes.close()
+        if self.reaped.done():
             self._clear()
         if self.on_close is not None:
             self.on_close()
 
-    def _reaped(self, _: object) -> None:
-        self._gone = True
-        if self._birth is not None:
-            os.close(self._birth.pidfd)
+    def _dead(self, last: Mapping[str, Any]) -> None:
+        """The last process is dead."""
+        _settle(self._down, last)
+        self._frames_over = True
+        self._wake()
+        self._watch.discard(self)
+        if self.on_lost is not None and not self._closed:
+            self.on_lost()
+
+    def _reaped(self, last: Reaped) -> None:
+        """Nothing of it is left, and its pids may be others'."""
+        self._dead(last)
+        self._birth = None
+        _settle(self.reaped, None)
         if self._closed:
             self._clear()
 
@@ -372,13 +562,15 @@ class Cell:
         else:  # not a task: what ends tasks at the close must not end this
             self._loop.run_in_executor(None, self._place.clear)
 
-    def _kill(self) -> None:
-        with contextlib.suppress(OSError):
-            self._leash.send(b"K")
-
-    def _kill_init(self) -> None:
-        if self._birth is not None and not self._birth.reaped.done():
-            signal.pidfd_send_signal(self._birth.pidfd, signal.SIGKILL)
+    def _kill(self, *, everything: bool = False) -> None:
+        """`everything`: also a keeper that does not answer."""
+        if self._birth is None or self._down.done():
+            return
+        if self._has_init or everything:
+            pool.kill(self._birth)
+        else:
+            with contextlib.suppress(OSError):
+                self._leash.send(b"K")
 
 
 _REASONS = system.by_signal(SIGXFSZ="files", SIGXCPU="cpu")
@@ -392,8 +584,6 @@ def _pair(kind: int) -> tuple[socket.socket, socket.socket]:
 
 def _stdin(data: bytes) -> int:
     """A descriptor that reads `data`; of a sealed memory file, so that nobody waits for anybody to read."""
-    if not data:
-        return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     memory = os.memfd_create("stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         view = memoryview(data)

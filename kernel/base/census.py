@@ -1,7 +1,7 @@
 """What the processes of a sandbox use now, read from /proc: the watchdog's eyes, where no cgroup counts for us.
 
-`census(init)` walks the tree below `init` (which is ours and is not counted). In tier full nobody can leave that tree, since its top
-is pid 1 of a pid namespace; in tier confined orphans return to it, since it is their subreaper.
+`census(top, guest)` walks the tree below the guest and what has come to `top`, which is ours and is not counted: in tier full the init, to
+which orphans of its pid namespace come and nothing else; in tier confined the keeper, the guest's parent and the subreaper of the rest.
 
 Memory is the sum of resident pages of all processes, less the first FILE_PAGES_FREE pages of each that belong to files: libraries and the
 interpreter are shared. Pages shared after a fork are counted for each process that maps them: on the high side, never on the low.
@@ -10,8 +10,8 @@ interpreter are shared. Pages shared after a fork are counted for each process t
 `unseen` is host memory that no figure of a process shows: what sockets and pipes may hold (the most that each may, since what it does hold
 is nowhere to be read), watches of epoll, locks of files, mappings and page tables. One process has little of it; sixty have gigabytes.
 
-CPU is the sum over processes that live, what their reaped children used, and what init reaped. Who ignores SIGCHLD takes the time of
-children with it that began and ended between two looks: only a cgroup counts those (cgroups.py).
+CPU is the sum over processes that live, what their reaped children used, and what a keeper reaped. Orphans in tier full and children of
+who ignores SIGCHLD take their time with them when they began and ended between two looks: only a cgroup counts those (cgroups.py).
 
 A process that dies while it is read counts as nothing.
 """
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from .system import sysconf
 
-__all__ = ["Census", "census", "exact_memory", "tasks_of_uid", "unseen"]
+__all__ = ["Census", "LastLook", "Now", "census", "children", "exact_memory", "tasks_of_uid", "unseen"]
 
 PAGE = sysconf("SC_PAGESIZE")
 TICKS = sysconf("SC_CLK_TCK")
@@ -50,12 +50,60 @@ class Census(NamedTuple):
     """pid -> its part of `memory_bytes`, in pages."""
 
 
-def census(init: int) -> Census:
+class Now(NamedTuple):
+    """One process, as the system knows it."""
+
+    tasks: int
+    """Its threads."""
+    waited_cpu_s: float
+    """Of children that it has waited for; its own is to be had exactly, from its clock."""
+    peak_bytes: int
+
+
+class LastLook:
+    """The files of one process, opened before they are needed: to open one costs more than to read it."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._files = [os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in ("stat", "status")]
+
+    def read(self) -> Now:
+        """All zero when it is gone."""
+        try:
+            stat, status = (os.pread(file, 4096, 0) for file in self._files)
+            after_name = stat.rpartition(b")")[2].split()
+            _, _, after = status.partition(b"VmHWM:")
+            peak = int(after.split(None, 1)[0]) << 10 if after else 0
+            waited = (int(after_name[13]) + int(after_name[14])) / TICKS
+            tasks = int(after_name[17])
+        except (OSError, ValueError, IndexError):
+            return Now(0, 0.0, 0)
+        return Now(tasks, waited, peak)
+
+    def alone(self, top: int) -> bool:
+        """Whether it is one thread, with no children and no orphans beside it."""
+        try:
+            own, beside = (_children(pid) for pid in (self._pid, top))
+        except (OSError, ValueError):
+            return False
+        return own == (1, []) and set(beside[1]) <= {self._pid}
+
+    def close(self) -> None:
+        for file in self._files:
+            os.close(file)
+        self._files = []
+
+
+def children(pid: int) -> list[int]:
+    return _children(pid)[1]
+
+
+def census(top: int, guest: int = 0) -> Census:
     tasks, ticks, given = 0, 0, 0
     pages: dict[int, int] = {}
-    waiting = _children(init)[1]
+    waiting = [*({guest} - {0}), *_children(top)[1]]
     with suppress(OSError, ValueError, IndexError):
-        ticks = sum(map(int, _after_name(init)[13:15]))
+        ticks = sum(map(int, _after_name(top)[13:15]))
     while waiting:
         pid = waiting.pop()
         count, children = _children(pid)

@@ -9,7 +9,7 @@
         LimitExceeded            limit.*, ...      more than the operator's limit
       GuestError                 guest.*           code in the sandbox broke the rules of its channel
       HostError                  state.*, host.*   the machine: disk, lock, missing isolation
-      Overloaded                 kernel.overloaded try again after `retry_after_s`
+      Overloaded                 *.overloaded      try again after `retry_after_s`
       KernelFault                kernel.fault      a bug of ours
 
 Guarantees
@@ -100,8 +100,8 @@ class Overloaded(KernelError):
     fault = "kernel"
     retryable = True
 
-    def __init__(self, message: str, *, retry_after_s: float) -> None:
-        super().__init__("kernel.overloaded", message)
+    def __init__(self, message: str, *, retry_after_s: float, code: str = "kernel.overloaded") -> None:
+        super().__init__(code, message)
         self.retry_after_s = retry_after_s
 
 

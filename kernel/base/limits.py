@@ -33,7 +33,12 @@ class Limits:
     artifact_ttl_s: float = 48 * 3600.0
     """The contract promises 24 h; twice that forgives a clock that was wrong."""
     sandboxes_max: int = 32
-    """Alive at once. A parked program counts as none."""
+    """Alive at once, until the last of their processes is reaped. A parked program counts as none."""
+    sandboxes_waiting_max: int = 256
+    """Calls that wait for one of those; more are refused with `sandbox.overloaded`."""
+    sandboxes_parked_min: int = 4
+    sandboxes_parked_max: int = 16
+    """Children kept ready, of one kind; the number follows how many are asked for at once. 0: none, every call forks its own."""
 
     # --- the channel to a guest (cell/frames.py)
     guest_frame_bytes_max: int = 4 * MIB

@@ -1,13 +1,14 @@
 """The kernel's end of the zygote (cell/zygote.py): start it, ask it for children, hear when they are gone.
 
-    birth = await zygote.spawn(request, descriptors)     -> pid, pidfd, and a future that is done when the child was reaped
+    birth = await zygote.spawn(request, descriptors, on_reaped)     -> pids, and the pidfd of the one whose end is the sandbox's
 
 Guarantees
-1. The zygote is exec'd, with an environment of its own and no descriptor of the kernel but its end of the control socket.
-2. Answers come in the order of requests; `gone` is called once, when the zygote is no more, and every open request fails.
+1. The zygote is exec'd, with an environment of its own and no descriptor of the kernel but its end of the control socket and of `life`.
+2. `on_reaped` is called once for each request, when nothing of its sandbox is left or ever was; nobody uses its uid or place after that.
+3. When the zygote dies, every sandbox of it is ended, and is reaped by whoever adopts it: what waited for a birth is refused.
 
-There are no parked children yet: every request forks. Whoever keeps some does it here, since a child is locked and silent before START.
-If the kernel dies, the zygote reads the end of its control socket and leaves; each sandbox dies by its own leash.
+Who keeps children before they are asked for is parking.py. If the kernel dies, `life` ends, and with it every init (cell/inits.py); the
+zygote reads the end of its control socket and leaves.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ import base64
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from typing import Any, NamedTuple, Self
 
 from .errors import HostError
 
-__all__ = ["Birth", "Refused", "Zygote", "interpreters", "probe_layers", "reachable_by_others"]
+__all__ = ["NEVER_SEEN", "Birth", "Reaped", "Refused", "Zygote", "interpreters", "kill", "probe_layers", "reachable_by_others"]
 
 PACKET_BYTES_MAX = 1 << 16
 CELL = Path(__file__).parent.parent / "cell"
@@ -41,8 +43,13 @@ FLAGS = ("-s", "-S", "-P", "-B")
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"}
 """All of it. The seed, because the order of a set must be the same when a program is run again by another zygote."""
 PYTHON_MIN = (3, 11)
-NO_CHILD = -1
-"""In the place of a wait status: it was never born, or nobody is left to say."""
+ROTATE_AFTER = 20_000
+"""Children of one zygote. They share its layout of memory and its stack canaries, which no number of guests should have to guess at."""
+CLOSE_S = 5.0
+
+Reaped = Mapping[str, Any]
+"""What the zygote knows of a child that is gone: {"status": of the guest | None, "cpu_s", "peak_bytes"}."""
+NEVER_SEEN: Reaped = {"status": None, "cpu_s": 0.0, "peak_bytes": 0}
 
 
 class Refused(Exception):
@@ -55,97 +62,118 @@ class Refused(Exception):
 
 class Birth(NamedTuple):
     pid: int
+    """The init (tier full) or the keeper."""
+    guest: int
+    """0 in tier confined: a child of the keeper."""
     pidfd: int
-    reaped: "asyncio.Future[int]"
-    """The wait status of the child; after that neither its uid nor its place is used by anybody."""
+    """Of `pid`."""
 
 
 @dataclass(slots=True)
 class _Asked:
-    answer: "asyncio.Future[tuple[int, int]]"
-    reaped: "asyncio.Future[int]"
+    answer: "asyncio.Future[Birth]"
+    on_reaped: Callable[[Reaped], None]
+    birth: Birth | None = None
 
 
 class Zygote:
-    def __init__(self, process: "subprocess.Popen[bytes]", control: socket.socket, complaints: int) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", control: socket.socket, life: int, complaints: int) -> None:
         self._process = process
         self._control = control
+        self._life = life
         self._complaints = complaints
+        self._pidfd = os.pidfd_open(process.pid)
         self._asked: dict[int, _Asked] = {}
         self._last_id = 0
         self._loop = asyncio.get_running_loop()
         self.alive = True
         self._last_words = ""
+        self._emptied: asyncio.Future[None] | None = None
         self.python = ""
         self.pid = process.pid
 
     @classmethod
-    async def start(cls, interpreter: str, filters: Mapping[str, bytes]) -> Self:
+    async def start(cls, interpreter: str, hello: Mapping[str, Any], filters: Mapping[str, bytes]) -> Self:
+        """`hello`: what all its children have in common. Raises HostError with the layer that this machine refuses."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        life_end, life = os.pipe2(os.O_CLOEXEC)
         complaints = os.memfd_create("zygote", os.MFD_CLOEXEC)
         with theirs:
             process = subprocess.Popen(  # noqa: ASYNC220  once per kernel, and vfork
                 _command(interpreter, "from cell import zygote; zygote.main(int(sys.argv[2]))", str(theirs.fileno())),
                 pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
+                stdin=life_end,
                 stdout=subprocess.DEVNULL,
                 stderr=complaints,
                 cwd="/",
                 env=ENVIRONMENT,
                 start_new_session=True,
             )
+        os.close(life_end)
         ours.setblocking(False)  # noqa: FBT003  the standard library's own
-        self = cls(process, ours, complaints)
+        self = cls(process, ours, life, complaints)
+        self._loop.add_reader(self._pidfd, self._lost)
         encoded = {tier: base64.b64encode(program).decode() for tier, program in filters.items()}
         with contextlib.suppress(BrokenPipeError):
-            ours.send(json.dumps({"filters": encoded}).encode())
+            ours.send(json.dumps({**hello, "filters": encoded}).encode())
         try:
-            hello = await self._loop.sock_recv(ours, PACKET_BYTES_MAX)
-        except ConnectionResetError:
-            hello = b""
-        if not hello:
+            said = await self._loop.sock_recv(ours, PACKET_BYTES_MAX)
+        except (ConnectionResetError, OSError):
+            said = b""
+        answer = json.loads(said) if said else {}
+        if "python" not in answer:
             await self.close()
-            raise HostError("sandbox.unavailable", f"{interpreter} cannot run the zygote: {self._last_words}")
-        self.python = json.loads(hello)["python"]
+            why = answer.get("reason") or self._last_words
+            raise HostError("sandbox.unavailable", f"{interpreter} cannot run the zygote: {why}")
+        self.python = answer["python"]
         self._loop.add_reader(ours.fileno(), self._readable)
         return self
 
+    @property
+    def worn(self) -> bool:
+        """It has made so many children that another should follow it."""
+        return self._last_id >= ROTATE_AFTER
+
+    @property
+    def children(self) -> int:
+        return len(self._asked)
+
     async def spawn(
-        self, request: Mapping[str, Any], descriptors: Sequence[int], on_reaped: Callable[["asyncio.Future[int]"], None]
+        self, request: Mapping[str, Any], descriptors: Sequence[int], on_reaped: Callable[[Reaped], None]
     ) -> Birth:
         """Raises Refused when the zygote cannot make it. What fails inside the child comes over the leash.
 
-        `on_reaped` is called once, when there is no such child, or no more, whatever becomes of the one who waits here.
+        `on_reaped` is called also when there was never a child. A waiter that is cancelled has its child killed.
         """
-        asked = _Asked(self._loop.create_future(), self._loop.create_future())
-        asked.reaped.add_done_callback(on_reaped)
         if not self.alive:
-            asked.reaped.set_result(NO_CHILD)
+            on_reaped(NEVER_SEEN)
             raise Refused("zygote", "the zygote is gone")
         self._last_id += 1
         packet = json.dumps({"spawn": self._last_id, **request}).encode()
         try:
             socket.send_fds(self._control, [packet], descriptors)
         except OSError as error:  # its socket is full of requests, or it is gone
-            asked.reaped.set_result(NO_CHILD)
+            on_reaped(NEVER_SEEN)
             raise Refused("zygote", f"cannot be asked: {error.strerror}") from error
-        self._asked[self._last_id] = asked
-        pid, pidfd = await asked.answer
-        return Birth(pid, pidfd, asked.reaped)
+        asked = self._asked[self._last_id] = _Asked(self._loop.create_future(), on_reaped)
+        return await asked.answer
 
     async def close(self) -> None:
-        """Let it go and wait for it; its children are the business of whoever holds their leashes. Safe to call twice."""
+        """End it with all its children, and wait until they are gone. Safe to call twice."""
         self._lost()
-        if self._complaints < 0:
+        complaints, self._complaints = self._complaints, -1
+        if complaints < 0:
             return
         try:
-            await asyncio.to_thread(self._process.wait, 5)
+            await asyncio.to_thread(self._process.wait, CLOSE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             await asyncio.to_thread(self._process.wait)
-        self._last_words = os.pread(self._complaints, 4096, 0).decode(errors="replace").strip()[-500:]
-        os.close(self._complaints)
-        self._complaints = -1
+        self._last_words = os.pread(complaints, 1 << 16, 0).decode(errors="replace").strip()[-500:]
+        os.close(complaints)
+        if self._asked:
+            self._emptied = self._loop.create_future()
+            await asyncio.wait((self._emptied,), timeout=CLOSE_S)
 
     def _readable(self) -> None:
         while self.alive:
@@ -162,37 +190,61 @@ class Zygote:
 
     def _hear(self, message: dict[str, Any], descriptors: Sequence[int]) -> None:
         match message:
-            case {"spawned": number, "pid": pid}:
-                self._settle(self._asked[number].answer, (pid, descriptors[0]))
+            case {"reaped": number}:
+                asked = self._asked.pop(number)
+                assert asked.birth is not None
+                os.close(asked.birth.pidfd)
+                asked.on_reaped(message)
+            case {"spawned": number, "pid": pid, "guest": guest}:
+                asked = self._asked[number]
+                asked.birth = Birth(pid, guest, descriptors[0])
+                if asked.answer.done():  # its waiter was cancelled, and has dropped the leash
+                    if guest:
+                        kill(asked.birth)
+                else:
+                    asked.answer.set_result(asked.birth)
             case {"failed": number, "layer": layer, "reason": reason}:
                 asked = self._asked.pop(number)
-                asked.reaped.set_result(NO_CHILD)
+                asked.on_reaped(NEVER_SEEN)
                 if not asked.answer.done():
                     asked.answer.set_exception(Refused(layer, reason))
-            case {"reaped": number, "status": status}:
-                reaped = self._asked.pop(number).reaped
-                if not reaped.done():
-                    reaped.set_result(status)
-
-    @staticmethod
-    def _settle(answer: "asyncio.Future[tuple[int, int]]", birth: tuple[int, int]) -> None:
-        if answer.done():  # its waiter was cancelled; the leash it dropped ends the child
-            os.close(birth[1])
-        else:
-            answer.set_result(birth)
 
     def _lost(self) -> None:
+        """It is gone, or let go. Its children end with `life`, or by their own leashes."""
         if not self.alive:
             return
         self.alive = False
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
         self._loop.remove_reader(self._control.fileno())
         self._control.close()
-        for asked in self._asked.values():
+        os.close(self._life)
+        for number, asked in list(self._asked.items()):
             if not asked.answer.done():
                 asked.answer.set_exception(Refused("zygote", "the zygote died"))
-            if not asked.reaped.done():
-                asked.reaped.set_result(NO_CHILD)
-        self._asked.clear()
+                asked.answer.exception()  # looked at: its waiter may have been cancelled
+            if asked.birth is None:
+                del self._asked[number]
+                asked.on_reaped(NEVER_SEEN)
+            else:
+                if asked.birth.guest:
+                    kill(asked.birth)
+                self._loop.add_reader(asked.birth.pidfd, self._orphan_gone, number)
+
+    def _orphan_gone(self, number: int) -> None:
+        asked = self._asked.pop(number)
+        assert asked.birth is not None
+        self._loop.remove_reader(asked.birth.pidfd)
+        os.close(asked.birth.pidfd)
+        asked.on_reaped(NEVER_SEEN)
+        if not self._asked and self._emptied is not None:
+            self._emptied.set_result(None)
+
+
+def kill(birth: Birth) -> None:
+    """In tier full this ends the sandbox. A keeper that is killed leaves its tree behind: it is told over its leash, as long as it listens."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(birth.pidfd, signal.SIGKILL)
 
 
 def probe_layers(interpreter: str) -> list[tuple[str, bool, str]]:

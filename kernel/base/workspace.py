@@ -28,7 +28,7 @@ from .limits import Limits
 from .output import harmless
 from .system import flags
 
-__all__ = ["Found", "Usage", "checked_files", "checked_path", "clear", "collect", "usage"]
+__all__ = ["Found", "Usage", "checked_files", "checked_path", "clear", "collect", "is_empty", "is_small", "usage"]
 
 DEPTH_MAX = 32
 CHARS_MAX = 1000
@@ -36,6 +36,7 @@ CHARS_MAX = 1000
 DEPTH_COUNTED_MAX = 128
 ENTRIES_MAX = 50_000
 READ_BYTES = 1 << 20
+SMALL_FILES, SMALL_BYTES = 8, 1 << 16
 NAMES_CHARS_MAX = 1 << 20
 NOTHING = -1
 """Less than an empty file."""
@@ -99,6 +100,26 @@ def checked_files(files: Mapping[str, str | bytes], limits: Limits) -> dict[str,
             " The operator's line is `workspace_bytes_max` in [limits] of config.toml.",
         )
     return checked
+
+
+def is_empty(workspace: int, *, tmpfs: bool) -> bool:
+    """Where it is a tmpfs its size says so: twenty bytes an entry."""
+    return os.fstat(workspace).st_size == 0 if tmpfs else not os.listdir(workspace)
+
+
+def is_small(workspace: int) -> bool:
+    """Whether it is collected sooner than a thread would begin to: a few files and no folder."""
+    names = os.listdir(workspace)
+    if len(names) > SMALL_FILES:
+        return False
+    total = 0
+    for name in names:
+        with suppress(OSError):
+            facts = os.stat(name, dir_fd=workspace, follow_symlinks=False)
+            if stat.S_ISDIR(facts.st_mode):
+                return False
+            total += facts.st_size
+    return total <= SMALL_BYTES
 
 
 def collect(workspace: int, given: Mapping[str, bytes], limits: Limits) -> list[Found]:

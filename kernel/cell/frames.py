@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 __all__ = [
     "CALL", "CALL_HEAD", "DELIVER", "DELIVER_HEAD", "DROP", "EFFECTS", "END", "IDLE", "IDLE_BODY", "KINDS", "METHODS", "NOTE",
-    "RESULT", "RUN", "START", "Frame", "FrameTooLong", "Reader", "encode", "receive",
+    "RESULT", "RUN", "START", "Frame", "FrameTooLong", "Reader", "encode", "receive_start",
 ]  # fmt: skip
 
 START, CALL, DROP, IDLE, DELIVER, RUN, RESULT, NOTE, END = 1, 2, 3, 4, 5, 6, 7, 8, 10
@@ -86,14 +86,15 @@ class Reader:
             del self._buffer[:offset]
 
 
-def receive(sock: socket.socket) -> Frame | None:
-    """One frame, blocking; None when the other side is gone. For the guest, which trusts the kernel's lengths."""
-    head = _exactly(sock, HEADER.size)
-    if head is None:
-        return None
+def receive_start(sock: socket.socket) -> tuple[Frame | None, int]:
+    """The first frame, blocking, and the descriptor that came with it or -1; None when the other side is gone. The guest trusts its lengths."""
+    head, descriptors, _, _ = socket.recv_fds(sock, HEADER.size, 1)  # never past it: other frames may follow at once
+    stdin = descriptors[0] if descriptors else -1
+    if len(head) < HEADER.size:
+        return None, stdin
     length, kind, number = HEADER.unpack(head)
     payload = _exactly(sock, length)
-    return None if payload is None else Frame(kind, number, payload)
+    return (None if payload is None else Frame(kind, number, payload)), stdin
 
 
 def _exactly(sock: socket.socket, size: int) -> bytes | None:

@@ -1,16 +1,19 @@
 """The guest's first lines: in a child that is already locked, wait for START, do what it says, end.
 
 START is JSON: {"v": 1, "mode": "code", "language": "python" | "bash", "code": str, "argv": [str], "files": {path: str | {"base64": str}}}
-or {"v": 1, "mode": "program", ...}, which cell/turns.py runs.
+or {"v": 1, "mode": "program", ...}, which cell/turns.py runs; in both {"bounds": {"memory_bytes", "processes", "cpu_s": int | null}}, this
+call's limits. Beside its first byte comes the descriptor of stdin, if there is one.
 
 Guarantees
-1. Nothing of a guest runs before START: a child that waits here can be parked.
+1. Nothing of a guest runs before START: a child that waits here can be parked. Before it waits it may have rehearsed: run a few lines of its
+   own, so that the pages which every guest writes to are its own already (a fifth of the time of a short call goes there else).
 2. Python code runs as `__main__` of a fresh module, with the workspace as current folder and first on sys.path; the repr of a last expression
    is `value`. Threads that are not daemons are waited for, exit functions run, both streams are flushed, then END is sent:
    {"exit_code": int, "value"?: str, "error"?: {"type", "message", "traceback"}}.
 3. After END the process lingers until the kernel kills its tree: the reply need not wait for the teardown.
 4. bash replaces the process: its exit status is what the init reports, and there is no END.
 5. A process that the code forked never sends END by falling out of the end of the code.
+6. The limits of START are taken on before a byte of the guest's is written or run; they can only be lower than those of the lock.
 
 What is sent from here is the guest's own claim about itself; the kernel takes nothing else from it. The layers hold, not this file.
 """
@@ -35,11 +38,15 @@ import traceback
 import types
 from typing import Any, NamedTuple, NoReturn
 
-from . import frames, turns
+from . import atfork, frames, layers, turns
 
-__all__ = ["Place", "main", "warm_up"]
+__all__ = ["DEVICES", "ETC", "FRAMES", "RUNTIME", "Place", "begin", "main", "prefixes", "warm_up"]
 
 FRAMES = 3
+RUNTIME = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32")
+"""What a program needs to start, read-only, besides the interpreter's own prefix."""
+ETC = ("/etc/ld.so.cache", "/etc/localtime", "/etc/alternatives", "/etc/ssl/openssl.cnf", "/etc/ssl/certs")
+DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random", "/dev/full")
 VALUE_CHARS_MAX = 2000
 TRACEBACK_CHARS_MAX = 16_000
 CODE_NAME = "<code>"
@@ -62,12 +69,6 @@ class Place(NamedTuple):
     tmp: str
     skill: str | None
 
-    @classmethod
-    def of(cls, request: dict[str, Any]) -> "Place":
-        if request["tier"] == "full":
-            return cls("/workspace", "/tmp", "/skill" if request["skill"] else None)  # noqa: S108  (the guest's own tmpfs)
-        return cls(request["workspace"], request["tmp"], request["skill"])
-
     def environment(self) -> dict[str, str]:
         own = os.path.join(sys.base_prefix, "bin")
         path = "/usr/local/bin:/usr/bin:/bin" if own == "/usr/bin" else f"{own}:/usr/local/bin:/usr/bin:/bin"
@@ -77,24 +78,56 @@ class Place(NamedTuple):
         return found | ({"SKILL": self.skill} if self.skill else {})
 
 
+def prefixes() -> list[str]:
+    """Where this interpreter's library lies, when that is not beneath /usr."""
+    found = {os.path.normpath(path) for path in (sys.base_prefix, sys.base_exec_prefix)}
+    return sorted(path for path in found if path != "/usr" and not path.startswith("/usr/"))
+
+
 def warm_up() -> None:
-    """In the zygote: touch what a guest touches first, so that the children find it loaded."""
+    """In the zygote: load what a guest uses first, and let the interpreter specialise what runs for each."""
     for name in WARM.split():
         importlib.import_module(name)
+    for _ in range(8):
+        _rehearse()
+
+
+def begin(rehearse: bool) -> None:  # noqa: FBT001  a word of the wire
+    """In the child, once it is locked."""
+    atfork.give_back()
+    if rehearse:
+        _rehearse()
+
+
+def _rehearse() -> None:
+    """The way of a short call, without a trace: nothing is written to any descriptor."""
     kept = sys.modules["__main__"], sys.argv
+    start = json.loads('{"v": 1, "mode": "code", "bounds": {"memory_bytes": 1, "cpu_s": null}, "argv": [], "files": {}, "code": ""}')
     outcome = _Outcome()
-    _execute("[n for n in (1, 2)]\nNone", ["warm"], outcome)
+    _execute("import os, sys\nprint(end='')\nx = [n for n in range(3)]\nx", ["main.py", *start["argv"]], outcome)
+    _flush()
+    frames.encode(frames.END, 0, json.dumps(outcome.to_wire()).encode())
     sys.modules["__main__"], sys.argv = kept
     platform._uname_cache = None  # type: ignore[attr-defined]  # noqa: SLF001  importing uuid fills it: the host's name
-    assert outcome.exit_code == 0
+    linecache.cache.pop(CODE_NAME, None)
+    assert outcome.exit_code == 0, outcome.error
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
 
 
 def main(place: Place) -> NoReturn:
     channel = socket.socket(fileno=FRAMES)
-    frame = frames.receive(channel)
+    frame, stdin = frames.receive_start(channel)
     if frame is None:
         os._exit(0)
     start = json.loads(frame.payload)
+    if stdin >= 0:
+        os.dup2(stdin, 0)
+        os.close(stdin)
+    layers.lower_limits(**start["bounds"])
     gc.enable()
     for number in PYTHON_FATAL:
         signal.signal(number, signal.SIG_DFL)
@@ -237,8 +270,7 @@ def _wind_up(outcome: _Outcome) -> None:
     try:
         threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
         atexit._run_exitfuncs()  # noqa: SLF001
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        _flush()
     except BaseException as error:  # noqa: BLE001
         outcome.exit_code = outcome.exit_code or 1
         outcome.error = outcome.error or _told(error)

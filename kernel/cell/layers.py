@@ -2,7 +2,7 @@
 
 Run in this order, in a child that nobody else shares; the reason for the order is beside each function:
 
-    full        namespaces (clone) -> identity -> hostname, loopback -> root -> capabilities -> lock
+    full        user, pid namespace (inits.py) -> identity -> other namespaces, hostname, loopback, folders -> capabilities -> lock
     confined    identity (as root) ------------------------------------------------------> lock
     lock        no_new_privs -> rlimits -> landlock -> descriptors -> seccomp
 
@@ -25,13 +25,15 @@ import os
 import resource
 import signal
 import socket
+import stat
 import struct
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 __all__ = [
-    "FULL_NAMESPACES", "INSIDE_ID", "Binds", "LayerError", "View", "become", "clone", "close_all_but", "confine_files", "drop_capabilities",
-    "filter_calls", "first_to_go", "hold_descriptors", "landlock_abi", "limit", "loopback_up", "map_ids", "new_root", "no_new_privileges", "on_parent_death",
+    "FULL_NAMESPACES", "INSIDE_ID", "NAMESPACES", "Binds", "Folders", "LayerError", "Rule", "become", "clone", "close_all_but",
+    "confine_files", "drop_capabilities", "enter", "filter_calls", "first_to_go", "hold_descriptors", "keep_capabilities", "landlock_abi",
+    "leave_for_new", "limit", "loopback_up", "lower_limits", "map_ids", "new_root", "no_new_privileges", "opened_rules", "own_folders", "own_user_namespace",
     "subreaper", "visible",
 ]  # fmt: skip
 
@@ -50,7 +52,8 @@ _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _SET_MODE_FILTER, _NEW_LISTENER = 1, 8
 _MOUNT_SETATTR, _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT, _CLOSE_RANGE = 442, 444, 445, 446, 436
 
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 36, 38
+_PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_SECUREBITS, _PR_SET_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 4, 24, 28, 36, 38
+_NO_SETUID_FIXUP = 1 << 2
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
 _MNT_DETACH = 2
@@ -106,14 +109,14 @@ def clone(flags: int) -> int:
     return _check(pid, "namespaces", "clone")
 
 
-def map_ids(pid: int, uid: int, gid: int) -> None:
-    """Called by the parent: inside `pid`'s new user namespace there is one user, who is `uid` outside."""
+def map_ids(pid: int, uid: int, gid: int, *, inside: tuple[int, int] = (INSIDE_ID, INSIDE_ID)) -> None:
+    """Inside `pid`'s new user namespace there is one user, who is `uid` outside."""
     if uid == 0 or gid == 0:
         raise LayerError("user namespace", "refusing to map host id 0 into a sandbox")
     for name, text in (
         ("setgroups", "deny"),
-        ("uid_map", f"{INSIDE_ID} {uid} 1"),
-        ("gid_map", f"{INSIDE_ID} {gid} 1"),
+        ("uid_map", f"{inside[0]} {uid} 1"),
+        ("gid_map", f"{inside[1]} {gid} 1"),
     ):
         try:
             file = os.open(f"/proc/{pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
@@ -136,6 +139,28 @@ def become(uid: int, gid: int) -> None:
         raise LayerError("identity", f"setresuid: {error.strerror}") from error
 
 
+def keep_capabilities() -> None:
+    """The next change of uid takes none of them away."""
+    _prctl("identity", _PR_SET_SECUREBITS, _NO_SETUID_FIXUP)
+
+
+def own_user_namespace(uid: int, gid: int) -> None:
+    """For an ordinary user's zygote: all capabilities over namespaces made from here on, and the ids that it had."""
+    leave_for_new("user")
+    map_ids(os.getpid(), uid, gid, inside=(uid, gid))
+
+
+def leave_for_new(*names: str) -> None:
+    """unshare(2): namespaces of our own, of the kinds `names`."""
+    flags = sum(NAMESPACES[name] for name in names)
+    _check(_libc.unshare(ctypes.c_int(flags)), f"{names[0]} namespace", "unshare")
+
+
+def enter(descriptor: int, name: str) -> None:
+    """setns(2): the namespace `name` that `descriptor` stands for, a pidfd or a file of /proc/*/ns."""
+    _check(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(NAMESPACES[name])), f"{name} namespace", "setns")
+
+
 def visible() -> None:
     """The kernel's watchdog may read its memory figures. A change of identity has forbidden that even to its own user."""
     _prctl("watchdog", _PR_SET_DUMPABLE, 1)
@@ -150,11 +175,6 @@ def first_to_go() -> None:
             score.write(text)
     except OSError as error:
         raise LayerError("out-of-memory order", f"oom_score_adj: {error.strerror}") from error
-
-
-def on_parent_death() -> None:
-    """SIGKILL when the parent dies. After `become`, which clears it."""
-    _prctl("parent death", _PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def subreaper() -> None:
@@ -203,68 +223,75 @@ class Binds(NamedTuple):
         return cls(opened, links, [(os.open(path, os.O_PATH | os.O_CLOEXEC), path) for path in devices])
 
 
-class View(NamedTuple):
-    """What is writable in the guest's root, and the small files written into its /etc."""
+def new_root(binds: Binds, etc: Sequence[tuple[str, str]]) -> None:
+    """A root of our own, then forget the host's. What is writable comes on top of it, by `own_folders`.
 
-    bytes_max: int
-    inodes_max: int
-    etc: Sequence[tuple[str, str]]
-
-
-def new_root(binds: Binds, view: View) -> None:
-    """A root of our own, then forget the host's. /proc must still be the host's here: descriptors are bound through it."""
+    The host's /proc comes along: descriptors are bound through it, and a user namespace may mount a /proc of its own only where it sees one.
+    `own_folders` covers it.
+    """
     _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
     _mount("root", "/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=0755,size=2m,nr_inodes=1024")  # noqa: S108  (a place that is there)
     os.chdir("/tmp")  # noqa: S108
-    for name in ("dev", "etc", "proc", "scratch", "workspace", "tmp", "dev/shm"):
+    for name in ("dev", "etc", "proc", "workspace", "tmp", "dev/shm"):
         os.mkdir(name, 0o755)
-    for name, text in view.etc:
+    for name, text in etc:
         with open(f"etc/{name}", "x", encoding="utf8") as file:
             file.write(text)
-    _one_bounded_tmpfs(view)  # before the trees: a shared folder may lie under /tmp
     for target, inside in binds.links:
         os.symlink(target, inside.lstrip("/"))
     for source, inside in binds.trees:
-        _bind(source, inside, _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
+        _bind(source, inside.lstrip("/"), _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
     for source, inside in binds.devices:
-        _bind(source, inside, _MS_NOSUID | _MS_NOEXEC)
+        _bind(source, inside.lstrip("/"), _MS_NOSUID | _MS_NOEXEC)
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         os.symlink(f"/proc/self/fd/{number}", f"dev/{name}")
     os.symlink("/proc/self/fd", "dev/fd")
-    _process_list()
+    _mount("/proc", "proc", None, _MS_BIND | _MS_REC)
     _check(_libc.pivot_root(b".", b"."), "root", "pivot_root")
     _check(_libc.umount2(b".", _MNT_DETACH), "root", "umount2")
     os.chdir("/")
     _set_attributes("/", _MS_RDONLY | _MS_NOSUID | _MS_NODEV, recursive=False)
 
 
-def _one_bounded_tmpfs(view: View) -> None:
-    """Workspace, /tmp and /dev/shm are folders of one tmpfs, so that one size and one number of inodes bound them together."""
-    options = f"mode=0755,size={view.bytes_max},nr_inodes={view.inodes_max}"
-    _mount("scratch", "scratch", "tmpfs", _MS_NOSUID | _MS_NODEV, options)
-    for name, target, mode in (
-        ("workspace", "workspace", 0o755),
-        ("tmp", "tmp", 0o777 | 0o1000),
-        ("shm", "dev/shm", 0o777 | 0o1000),
-    ):
-        os.mkdir(f"scratch/{name}")
-        os.chmod(f"scratch/{name}", mode)
-        _mount(f"scratch/{name}", target, None, _MS_BIND)
-    _check(_libc.umount2(b"scratch", _MNT_DETACH), "root", "umount2")
-    os.rmdir("scratch")
+class Folders(NamedTuple):
+    """What a guest may write: bytes and inodes of all of it together."""
+
+    bytes_max: int
+    inodes_max: int
+
+
+COVERED = ("/workspace", "/tmp", "/dev/shm")  # noqa: S108
+"""By the guest's own folders: what is shared beneath one of these is bound again on top."""
+
+
+def own_folders(folders: Folders, shared: Sequence[str] = ()) -> None:
+    """/workspace, /tmp and /dev/shm are folders of one tmpfs, so that one size and one number of inodes bound them together."""
+    hidden = [path for path in shared if path.startswith(tuple(f"{place}/" for place in COVERED))]
+    again = [(os.open(path, os.O_PATH | os.O_CLOEXEC), path) for path in hidden if os.path.exists(path)]
+    options = f"mode=0755,size={folders.bytes_max},nr_inodes={folders.inodes_max}"
+    _mount("own", "/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, options)  # noqa: S108
+    before = os.umask(0)
+    for name, mode in (("workspace", 0o755), ("shm", 0o777 | 0o1000), ("tmp", 0o777 | 0o1000)):
+        os.mkdir(f"/tmp/{name}", mode)  # noqa: S108
+    os.umask(before)
+    for name, target in (("workspace", "/workspace"), ("shm", "/dev/shm"), ("tmp", "/tmp")):  # noqa: S108  /tmp last: it covers the others
+        _mount(f"/tmp/{name}", target, None, _MS_BIND)  # noqa: S108
+    for source, inside in again:
+        _bind(source, inside, _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
+    _process_list()
 
 
 def _process_list() -> None:
     """A /proc of the guest's own processes, so that /dev/stdout and `<(...)` work; Landlock lets nobody open its files.
 
-    Refused where the host's own /proc is covered in parts (containers). Then there is none: a convenience, not a layer.
+    Refused where the host's own /proc is covered in parts (containers). Then an empty folder covers it: a convenience, not a layer.
     """
     kind = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_RDONLY
-    _libc.mount(b"proc", b"proc", b"proc", ctypes.c_ulong(kind), b"hidepid=2,subset=pid")
+    if _libc.mount(b"proc", b"/proc", b"proc", ctypes.c_ulong(kind), b"hidepid=2,subset=pid") < 0:
+        _mount("none", "/proc", "tmpfs", kind, "mode=0555,size=4k,nr_inodes=2")
 
 
-def _bind(source: int, inside: str, attributes: int) -> None:
-    target = inside.lstrip("/")
+def _bind(source: int, target: str, attributes: int) -> None:
     from_path = f"/proc/self/fd/{source}"
     if os.path.isdir(from_path):
         os.makedirs(target, 0o755, exist_ok=True)
@@ -294,23 +321,27 @@ def _set_attributes(target: str, attributes: int, *, recursive: bool) -> None:
 
 def drop_capabilities() -> None:
     """Empty all five sets. The bounding set first: it needs a capability."""
-    for capability in range(64):
-        if _libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0) < 0:
+    drop = _libc.prctl
+    for capability in _CAPABILITIES:
+        if drop(_PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
             if ctypes.get_errno() == errno.EINVAL:
                 break  # past the last one this kernel knows
             _check(-1, "capabilities", f"drop {capability}")
     _prctl("capabilities", _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    header = struct.pack("=Ii", 0x20080522, 0)
-    _check(_libc.capset(header, bytes(24)), "capabilities", "capset")
+    _check(_libc.capset(_CAPABILITY_HEADER, bytes(24)), "capabilities", "capset")
+
+
+_CAPABILITIES = [ctypes.c_ulong(number) for number in range(64)]
+_CAPABILITY_HEADER = struct.pack("=Ii", 0x20080522, 0)
 
 
 def no_new_privileges() -> None:
     _prctl("no_new_privs", _PR_SET_NO_NEW_PRIVS, 1)
 
 
-def limit(*, memory_bytes: int, file_bytes: int, descriptors: int, processes: int, cpu_s: int | None) -> None:
+def limit(*, memory_bytes: int, file_bytes: int, descriptors: int, processes: int) -> None:
     """Per process, hard, but for `processes`, which counts all of one uid; the other totals are the watchdog's."""
-    pairs = [
+    for which, most in (
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_FSIZE, file_bytes),
         (resource.RLIMIT_NOFILE, descriptors),
@@ -320,17 +351,24 @@ def limit(*, memory_bytes: int, file_bytes: int, descriptors: int, processes: in
         (resource.RLIMIT_RTPRIO, 0),
         (resource.RLIMIT_SIGPENDING, 256),
         (resource.RLIMIT_NPROC, processes),
-    ]
-    if cpu_s is not None:
-        pairs.append((resource.RLIMIT_CPU, cpu_s))
-    for which, most in pairs:
+    ):
         _, hard = resource.getrlimit(which)
         wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        after = wanted + 1 if which == resource.RLIMIT_CPU and hard == resource.RLIM_INFINITY else wanted
         try:
-            resource.setrlimit(which, (wanted, after))  # CPU: SIGXCPU a second before SIGKILL, so that the reason shows
+            resource.setrlimit(which, (wanted, wanted))
         except (OSError, ValueError) as error:
             raise LayerError("rlimits", f"limit {which}: {error}") from error
+
+
+def lower_limits(*, memory_bytes: int, processes: int, cpu_s: int | None) -> None:
+    """By the guest itself, of what it was locked with: what one call asks for. Where it asks for more it stays as it is.
+
+    CPU: SIGXCPU a second before SIGKILL, so that the reason shows.
+    """
+    for which, most in ((resource.RLIMIT_AS, memory_bytes), (resource.RLIMIT_NPROC, processes), (resource.RLIMIT_CPU, cpu_s)):
+        _, hard = resource.getrlimit(which)
+        if most is not None and (hard == resource.RLIM_INFINITY or most < hard):
+            resource.setrlimit(which, (most, most + 1 if which == resource.RLIMIT_CPU else most))
 
 
 # --- Landlock: rights on named trees, and none anywhere else
@@ -338,6 +376,7 @@ def limit(*, memory_bytes: int, file_bytes: int, descriptors: int, processes: in
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _MAKE_CHAR, _MAKE_BLOCK, _TRUNCATE, _IOCTL_DEV = 1 << 6, 1 << 11, 1 << 14, 1 << 15
 _FILES_BY_ABI = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1, 5: (1 << 16) - 1}
+_ALL_FILES = _FILES_BY_ABI[5]
 _TCP = 0b11
 _SCOPE_ABSTRACT_AND_SIGNAL = 0b11
 SCOPE_ABI = 6
@@ -356,10 +395,29 @@ def landlock_abi() -> int:
     return max(0, _syscall(_LANDLOCK_CREATE, None, 0, 1))
 
 
-def confine_files(rules: Iterable[tuple[str, int]], *, tcp_denied: bool) -> tuple[str, ...]:
-    """Apply a domain: `rules` are (path, rights); a path that is not there is left out. After the mounts, which it forbids.
+class Rule(NamedTuple):
+    """A tree or file, opened, and the rights on it."""
 
-    Rules bind to inodes, so the paths are opened here, in the child, where the guest's own mounts are.
+    place: int
+    rights: int
+
+
+def opened_rules(rules: Iterable[tuple[str, int]]) -> list[Rule]:
+    """From (path, rights); a path that is not there is left out. Rules bind to inodes: what a guest mounts itself is opened after that."""
+    found = []
+    for path, wanted in rules:
+        rights = _ALL_FILES & ~(_MAKE_CHAR | _MAKE_BLOCK | _IOCTL_DEV) if wanted == WORK else wanted
+        try:
+            place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except (FileNotFoundError, PermissionError):
+            continue
+        found.append(Rule(place, rights if stat.S_ISDIR(os.fstat(place).st_mode) else rights & _ON_A_FILE))
+    return found
+
+
+def confine_files(rules: Iterable[Rule], *, tcp_denied: bool) -> tuple[str, ...]:
+    """Apply a domain. After the mounts, which it forbids.
+
     Returns what was applied, by name. `tcp_denied` says that Landlock is the only wall, without namespaces beside it; then it must
     also scope signals and abstract sockets, and judge truncation and devices, which it does from ABI 6 on.
     """
@@ -377,8 +435,9 @@ def confine_files(rules: Iterable[tuple[str, int]], *, tcp_denied: bool) -> tupl
     request = ctypes.create_string_buffer(struct.pack("=QQQ", handled, tcp, scope), 24)
     ruleset = _check(_syscall(_LANDLOCK_CREATE, request, size, 0), "landlock", "landlock_create_ruleset")
     try:
-        for path, rights in rules:
-            _allow(ruleset, path, handled & (~(_MAKE_CHAR | _MAKE_BLOCK | _IOCTL_DEV) if rights == WORK else rights))
+        for place, rights in rules:
+            rule = struct.pack("=Qi", rights & handled, place)
+            _check(_syscall(_LANDLOCK_ADD, ruleset, 1, rule, 0), "landlock", "landlock_add_rule")
         _check(_syscall(_LANDLOCK_RESTRICT, ruleset, 0), "landlock", "landlock_restrict_self")
     finally:
         os.close(ruleset)
@@ -388,20 +447,6 @@ def confine_files(rules: Iterable[tuple[str, int]], *, tcp_denied: bool) -> tupl
     if scope:
         names.append("landlock: signals, abstract sockets")
     return tuple(names)
-
-
-def _allow(ruleset: int, path: str, rights: int) -> None:
-    try:
-        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except (FileNotFoundError, PermissionError):
-        return
-    try:
-        if not os.path.isdir(path):
-            rights &= _ON_A_FILE
-        rule = ctypes.create_string_buffer(struct.pack("=Qi", rights, place), 12)
-        _check(_syscall(_LANDLOCK_ADD, ruleset, 1, rule, 0), "landlock", f"rule for {path}")
-    finally:
-        os.close(place)
 
 
 # --- descriptors and system calls, last

@@ -47,7 +47,7 @@ def _no_new_privs() -> str:
 
 def _mount() -> str:
     layers.become(layers.INSIDE_ID, layers.INSIDE_ID)
-    layers.new_root(layers.Binds.open((), ()), layers.View(1 << 20, 128, ()))
+    layers.new_root(layers.Binds.open((), ()), ())
     return ""
 
 
@@ -62,7 +62,8 @@ _USES: dict[str, Check] = {"mount": _mount, "network": _loopback}
 def _private_root() -> str:
     binds = layers.Binds.open([("/usr", "/usr")], ["/dev/null"])
     layers.become(layers.INSIDE_ID, layers.INSIDE_ID)
-    layers.new_root(binds, layers.View(1 << 20, 128, ()))
+    layers.new_root(binds, ())
+    layers.own_folders(layers.Folders(1 << 20, 128))
     layers.drop_capabilities()
     return "" if os.path.isdir("/proc/self") else "without /proc inside"
 
@@ -70,7 +71,7 @@ def _private_root() -> str:
 def _landlock() -> str:
     abi = layers.landlock_abi()
     layers.no_new_privileges()
-    layers.confine_files([("/usr", layers.READ_RUN)], tcp_denied=abi >= layers.SCOPE_ABI)
+    layers.confine_files(layers.opened_rules([("/usr", layers.READ_RUN)]), tcp_denied=abi >= layers.SCOPE_ABI)
     scoped = "" if abi >= layers.SCOPE_ABI else f"; tier confined needs {layers.SCOPE_ABI} (Linux 6.12)"
     return f"abi {abi}{scoped}"
 
