@@ -43,7 +43,7 @@ from .flights import GuestCell, House
 from .journal import Delivery, Item, Journal, NewRun, RunRow
 from .memory import Memory
 from .programs import Fate, Program
-from .sandbox import Cell, Sandbox
+from .sandbox import Sandbox
 from .scheduler import Scheduler
 from .skills import Skills
 

@@ -29,11 +29,8 @@ zygote dies, calls in flight answer `sandbox.lost`, which may be repeated, and t
 
 import asyncio
 import base64
-import hashlib
 import json
 import mimetypes
-import os
-import shutil
 import tempfile
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,19 +41,18 @@ from urllib.parse import quote
 from .base import filter as syscalls
 from .base import payloads, system
 from .base.audit import Audit, Origin, digest_of
-from .base.cell import Bounds, Cell, Ended, Place, Spawn, Usage, address_space_bytes
-from .base.census import tasks_of_uid
+from .base.cell import Bounds, Cell, Ended, Spawn, Usage
 from .base.errors import ArgumentError, Denied, GuestError, HostError, LimitExceeded, NotFound
 from .base.limits import MIB, Limits
 from .base.output import harmless
 from .base.parking import Parking, Rooms
+from .base.places import Places
 from .base.policy import Policy
-from .base.pool import Refused, Zygote, interpreters, probe_layers, reachable_by_others
+from .base.pool import Refused, Zygote, interpreters, probe_layers
 from .base.ports import LOCAL, Ports
-from .base.reserve import Reserved, reserve_uid
 from .base.store import Store, Transaction
 from .base.watch import Watch
-from .base.workspace import Found, checked_files, clear
+from .base.workspace import Found, checked_files
 from .cell.frames import END, HEADER, NOTE
 
 __all__ = ["Cell", "Content", "Ended", "FileOut", "LayerReport", "Report", "Result", "Sandbox", "Usage", "probe"]
@@ -65,10 +61,6 @@ LANGUAGES = ("python", "bash")
 TIERS = ("full", "confined")
 FILTERS = ("full", "visiting", "shared")
 """Of base/filter.py: `visiting` is for tier full where a folder of the host is shared, `shared` for tier confined."""
-TASKS_ABOVE = 16
-"""RLIMIT_NPROC is this much above the limit, so that the watchdog sees a fork bomb go over it and can name it."""
-TASKS_FREE = 4096
-"""For what else a shared uid may start between the lock of a parked child and its call."""
 MEMORY_MB_MIN = 32
 CONFINED_LACKS = ("host paths can be seen by stat", "no loopback network", "no locks of multiprocessing")
 KEPT_FROM_CHARS = 4096
@@ -180,21 +172,18 @@ class Sandbox:
             self._bear, least=limits.sandboxes_parked_min, most=limits.sandboxes_parked_max, monotonic=ports.clock.monotonic,
             spawn=scheduler.spawn,
         )  # fmt: skip
-        self._init_uid: Reserved | None = None
-        self._tasks_elsewhere = 0
-        """Of the uid that guests share with us, as it was at the last birth; 0 where they share none."""
+        self._places: Places | None = None
         self._restarting = asyncio.Lock()
         self._filters: dict[str, bytes] = {}
         self._zygote: Zygote | None = None
         self._retired: list[Zygote] = []
         """Worn, and with children still."""
-        self._interpreter = ""
-        self._scratch: Path | None = None
         self.refusals: list[str] = []
         """Why a better tier was not taken."""
         self._cells: set[Cell] = set()
         """Those that have a call."""
-        self._dying: set[asyncio.Future[None]] = set()
+        self._born: set[Cell] = set()
+        """All that are not reaped."""
 
     @classmethod
     async def open(
@@ -243,15 +232,13 @@ class Sandbox:
             await zygote.close()
         await self.settled()
         self._watch.close()
-        if self._init_uid is not None:
-            self._init_uid.release()
-        if self._scratch is not None:
-            await asyncio.to_thread(clear, self._scratch)
+        if self._places is not None:
+            await self._places.close()
 
     async def settled(self) -> None:
         """Wait until nothing is left of the sandboxes that had been answered, or let go of, before."""
-        if self._dying:
-            await asyncio.wait(self._dying)
+        if dying := [cell.reaped for cell in self._born if cell.closed]:
+            await asyncio.wait(dying)
 
     @property
     def parked(self) -> int:
@@ -261,7 +248,7 @@ class Sandbox:
     @property
     def in_use(self) -> int:
         """Sandboxes that have a call, or had one and are not reaped."""
-        return len(self._cells) + len(self._dying)
+        return len(self._born) - self.parked
 
     # --- one-shot runs
 
@@ -445,16 +432,17 @@ class Sandbox:
         self._cells.add(cell)
         if room:
             cell.reaped.add_done_callback(lambda _: self._rooms.leave())
-        tasks = self._limits.processes_max
-        cell.arm(Bounds(memory_mb * MIB, tasks, tasks + TASKS_ABOVE + self._tasks_elsewhere, timeout_s, cpu_s))
+        assert self._places is not None
+        cell.arm(Bounds(memory_mb * MIB, self._limits.processes_max, self._places.nproc(), timeout_s, cpu_s))
         return cell
 
-    async def _bear(self, skill: Hashable, rehearse: bool) -> Cell:  # noqa: FBT001  as parking.py calls it
+    async def _bear(self, kind: Hashable, *, rehearse: bool) -> Cell:
         """A locked child that waits for START."""
-        assert skill is None or isinstance(skill, Path)
+        assert kind is None or isinstance(kind, Path)
         zygote = await self._living_zygote()
         sandbox = self._ports.new_id("sbx")
-        place, request = await self._placed(sandbox, skill)
+        assert self._places is not None
+        place, request = await self._places.make(sandbox, kind)
         cell = Cell(
             sandbox,
             zygote=zygote,
@@ -464,8 +452,8 @@ class Sandbox:
             watch=self._watch,
             place=place,
         )
-        self._dying.add(cell.reaped)
-        cell.reaped.add_done_callback(self._dying.discard)
+        self._born.add(cell)
+        cell.reaped.add_done_callback(lambda _: self._born.discard(cell))
         try:
             await cell.start({**request, "rehearse": rehearse})
         except Refused as refused:
@@ -494,10 +482,12 @@ class Sandbox:
         zygote = self._zygote
         if zygote is not None and zygote.alive and not zygote.worn:
             return zygote
+        places = self._places
+        assert places is not None
         async with self._restarting:
             old = self._zygote
             if old is None or not old.alive or old.worn:
-                self._zygote = await self._start_zygote(self.tier)
+                self._zygote = await Zygote.start(places.interpreter, places.hello(), self._filters)
                 if old is not None:
                     self._retired.append(old)
             for zygote in [one for one in self._retired if not one.alive or not one.children]:
@@ -506,66 +496,16 @@ class Sandbox:
             assert self._zygote is not None
             return self._zygote
 
-    async def _start_zygote(self, tier: str) -> Zygote:
-        root = os.geteuid() == 0
-        if root and self._init_uid is None:
-            self._init_uid = reserve_uid(self._ports.entropy)
-        hello = {
-            "tier": tier, "uid": os.geteuid(), "gid": os.getegid(), "init_uid": self._init_uid.uid if self._init_uid else os.geteuid(),
-            "folders": [str(folder.path) for folder in self._policy.grants.folders],
-        }  # fmt: skip
-        return await Zygote.start(self._interpreter, hello, self._filters)
-
-    async def _placed(self, sandbox: str, skill: Path | None) -> tuple[Place, dict[str, Any]]:
-        if self._scratch is None:
-            return self._place(sandbox, skill)
-        making = asyncio.get_running_loop().run_in_executor(None, self._place, sandbox, skill)
-        try:
-            return await asyncio.shield(making)
-        except asyncio.CancelledError:  # the thread goes on and makes a place that nobody will use
-            making.add_done_callback(lambda made: made.result()[0].clear())
-            raise
-
-    def _place(self, sandbox: str, skill: Path | None) -> tuple[Place, dict[str, Any]]:
-        """What the child needs to know, and what it will own until it is reaped: a uid as root, folders in tier confined.
-
-        Its limits are the operator's; those of a call come with START and can only be lower.
-        """
-        root = os.geteuid() == 0
-        reserved = reserve_uid(self._ports.entropy) if root else None
-        uid, gid = (reserved.uid, reserved.uid) if reserved else (os.geteuid(), os.getegid())
-        full = self.tier == "full"
-        tasks = self._limits.processes_max + TASKS_ABOVE
-        if not root and not full:
-            self._tasks_elsewhere = tasks_of_uid(uid)
-            tasks += self._tasks_elsewhere + TASKS_FREE
-        request: dict[str, Any] = {
-            "filter": ("visiting" if self._policy.grants.folders else "full") if full else "shared", "uid": uid, "gid": gid, "own_uid": root,
-            "bytes_max": self._limits.workspace_bytes_max, "inodes_max": self._limits.workspace_inodes_max,
-            "skill": str(skill) if skill else None,
-            "limits": {
-                "memory_bytes": address_space_bytes(self._limits.memory_mb_max * MIB),
-                "file_bytes": self._limits.file_bytes_max,
-                "descriptors": self._limits.descriptors_max,
-                "processes": tasks,
-            },
-        }  # fmt: skip
-        place = Place(reserved)
-        if not full:
-            assert self._scratch is not None
-            place.scratch = self._scratch / sandbox
-            request |= _make_scratch(place.scratch, uid, gid, skill)
-        return place, request
-
     # --- the tier
 
     async def _try_tier(self, tier: str) -> bool:
         """Run a throw-away sandbox in `tier`; only what has worked counts. Leaves the zygote running when it has."""
         try:
-            self._interpreter = _interpreter_for(tier)
-            if tier == "confined":
-                self._scratch = await asyncio.to_thread(_scratch_root, self._store.folder)
-            self._zygote = await self._start_zygote(tier)
+            shared = [folder.path for folder in self._policy.grants.folders]
+            places = self._places = await asyncio.to_thread(
+                Places, tier, state=self._store.folder, shared=shared, ports=self._ports, limits=self._limits
+            )
+            self._zygote = await Zygote.start(places.interpreter, places.hello(), self._filters)
             self.python = self._zygote.python
             self.tier = tier
             cell = await self._cell(10.0, 256)
@@ -584,6 +524,9 @@ class Sandbox:
             if self._zygote is not None:
                 await self._zygote.close()
                 self._zygote = None
+            if self._places is not None:
+                await self._places.close()
+                self._places = None
             return False
         self.layers = cell.layers
         return True
@@ -622,59 +565,6 @@ class Sandbox:
                 f"memory_mb is {memory_mb}; it must be between {MEMORY_MB_MIN} and {self._limits.memory_mb_max}."
                 " The operator's line is `memory_mb_max` in [limits] of config.toml.",
             )
-
-
-def _interpreter_for(tier: str) -> str:
-    """In tier full the interpreter is bound into the guest's root. Without that, the guest's uid must be able to walk to it."""
-    found = interpreters()
-    if tier == "full" or os.geteuid() != 0:
-        return found[0]
-    reachable = [path for path in found if reachable_by_others(path)]
-    if not reachable:
-        raise HostError(
-            "sandbox.unavailable",
-            f"No Python of at least 3.11 that other users may run: {', '.join(found)} lie under a private folder."
-            " Install one for all users: `apt-get install python3` or `dnf install python3`.",
-        )
-    return reachable[0]
-
-
-def _scratch_root(state: Path) -> Path:
-    """Where workspaces of tier confined lie. As root outside the private state folder, which their uids cannot pass.
-
-    We hold the state folder's lock, so what an earlier kernel of it left here belongs to nobody.
-    """
-    if os.geteuid() != 0:
-        root = state / "scratch"
-        clear(root)
-        root.mkdir(mode=0o700)
-        return root
-    prefix = f"agent-kernel-{hashlib.sha256(str(state).encode()).hexdigest()[:12]}-"
-    for stale in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-        if not stale.is_symlink() and stale.stat().st_uid == 0:
-            clear(stale)
-    made = Path(tempfile.mkdtemp(prefix=prefix))
-    made.chmod(0o711)
-    return made
-
-
-def _make_scratch(scratch: Path, uid: int, gid: int, skill: Path | None) -> dict[str, Any]:
-    scratch.mkdir(mode=0o711)
-    for name in ("workspace", "tmp"):
-        (scratch / name).mkdir(mode=0o700)
-        if os.geteuid() == 0:
-            os.chown(scratch / name, uid, gid)
-    copy = scratch / "skill"
-    if skill is not None:
-        shutil.copytree(skill, copy, symlinks=True)
-        for path in (copy, *copy.rglob("*")):
-            if not path.is_symlink():
-                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-    return {
-        "workspace": str(scratch / "workspace"),
-        "tmp": str(scratch / "tmp"),
-        "skill": str(copy) if skill is not None else None,
-    }
 
 
 def _text_or_base64(data: bytes) -> str | dict[str, str]:

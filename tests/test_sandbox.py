@@ -293,10 +293,11 @@ def test_nothing_is_left_after_many(tmp_path, tier):
         await asyncio.gather(*(sandbox.run("open('a','w').write('1')") for _ in range(40)))
         await sandbox.settled()
         for _ in range(500):
-            if not sandbox._scratch or not list(sandbox._scratch.iterdir()):
+            if not sandbox._places.scratch or not list(sandbox._places.scratch.iterdir()):
                 break
             await asyncio.sleep(0.01)
-        left = list(sandbox._scratch.iterdir()) if sandbox._scratch else []
+        scratch = sandbox._places.scratch
+        left = list(scratch.iterdir()) if scratch else []
         return before, (descriptors_of("self"), descriptors_of(sandbox._zygote.pid)), left
 
     before, after, left = boxed(tmp_path, tier, body, sandboxes_parked_max=0)

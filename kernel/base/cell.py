@@ -29,20 +29,19 @@ import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..cell.frames import START, Frame, FrameTooLong, Reader, encode
 from . import census, pool, system, workspace
 from .errors import GuestError
-from .limits import MIB, Limits
+from .limits import Limits
 from .output import Stream
+from .places import Place, address_space_bytes
 from .pool import Birth, Reaped, Refused, Zygote
 from .ports import Ports
-from .reserve import Reserved
 from .watch import Watch
 
-__all__ = ["Bounds", "Cell", "Ended", "Place", "Spawn", "Usage", "address_space_bytes"]
+__all__ = ["Bounds", "Cell", "Ended", "Spawn", "Usage"]
 
 Spawn: TypeAlias = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 
@@ -93,27 +92,6 @@ class Bounds:
 
 
 NO_BOUNDS = Bounds(0, 0, 0, None)
-ADDRESS_SPACE_EXTRA = 512 * MIB
-
-
-def address_space_bytes(memory_bytes: int) -> int:
-    """RLIMIT_AS: interpreters and threads reserve far more than they touch."""
-    return 2 * memory_bytes + ADDRESS_SPACE_EXTRA
-
-
-@dataclass(slots=True)
-class Place:
-    """What a cell owns on this side until it is reaped: its uid (as root), its folders (tier confined)."""
-
-    reserved: Reserved | None = None
-    scratch: Path | None = None
-
-    def clear(self) -> None:
-        """The files first: a uid that returns must own nothing."""
-        if self.scratch is not None:
-            workspace.clear(self.scratch)
-        if self.reserved is not None:
-            self.reserved.release()
 
 
 class Cell:
@@ -179,6 +157,11 @@ class Cell:
         return not self._zygote.alive and self.stopped_by is None
 
     @property
+    def closed(self) -> bool:
+        """Let go of; what is left of it is being reaped."""
+        return self._closed
+
+    @property
     def alive(self) -> bool:
         return not self._closed and not self._down.done()
 
@@ -235,7 +218,9 @@ class Cell:
                 self._workspace = descriptors[0]
                 _settle(self._up, tuple(message["up"]))
                 if self._has_init:
-                    self._loop.remove_reader(self._leash.fileno())  # its guest has closed it: what follows comes from the zygote
+                    self._loop.remove_reader(
+                        self._leash.fileno()
+                    )  # its guest has closed it: what follows comes from the zygote
                     return
             elif "failed" in message:
                 _fail(self._up, Refused(message["failed"], message["reason"]))
@@ -359,7 +344,7 @@ class Cell:
         if self._looking is None or self._looking.done():
             self._looking = None
             self._judge(now)
-        wait = min(WATCH_IDLE_S, WATCH_S * 2 ** max(0, self._quiet - QUIET_LOOKS))
+        wait: float = min(WATCH_IDLE_S, WATCH_S * 2 ** max(0, self._quiet - QUIET_LOOKS))
         if timeout_s is not None and self.stopped_by is None:
             wait = max(0.0, min(wait, self._began + timeout_s - now))
         return now + wait
@@ -506,7 +491,7 @@ class Cell:
     def _own_cpu_s(self) -> float:
         """Of the guest's process by the system's clock of it, which is exact where /proc counts hundredths."""
         try:
-            return time.clock_gettime((~self._guest << 3) | 2) if self._guest else 0.0
+            return float(time.clock_gettime((~self._guest << 3) | 2)) if self._guest else 0.0
         except OSError:
             return 0.0
 

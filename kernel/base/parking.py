@@ -46,12 +46,16 @@ class Parkable(Protocol):
     def abandon(self) -> None: ...
 
 
+class Bear(Protocol):
+    def __call__(self, kind: Kind, *, rehearse: bool) -> Awaitable[Parkable]: ...
+
+
 @dataclass(slots=True)
 class _Kind:
     wanted: int
     parked: "collections.deque[Parkable]" = field(default_factory=collections.deque)
-    unborn: "collections.deque[asyncio.Task[Parkable | None]]" = field(default_factory=collections.deque)
-    """Births that nobody has claimed."""
+    unborn: "collections.deque[asyncio.Future[Parkable | None]]" = field(default_factory=collections.deque)
+    """Births that nobody has claimed; None comes of one that fails."""
     taken: int = 0
     """Since it was full."""
     lately: "collections.deque[float]" = field(default_factory=lambda: collections.deque(maxlen=OFTEN))
@@ -63,9 +67,9 @@ class _Kind:
 
 class Parking:
     def __init__(
-        self, bear: Callable[[Kind, bool], Awaitable[Parkable]], *, least: int, most: int, monotonic: Callable[[], float], spawn: Spawn
+        self, bear: Bear, *, least: int, most: int, monotonic: Callable[[], float], spawn: Spawn
     ) -> None:  # fmt: skip
-        """`bear(kind, rehearse)` makes a child, or raises HostError."""
+        """`bear` makes a child, or raises HostError."""
         self._bear, self._now, self._spawn = bear, monotonic, spawn
         self._least, self._most = min(least, most), most
         self._kinds: collections.OrderedDict[Kind, _Kind] = collections.OrderedDict({None: _Kind(self._least)})
@@ -104,7 +108,7 @@ class Parking:
                 raise
             if born is not None:
                 return born
-        return await self._bear(name, False)
+        return await self._bear(name, rehearse=False)
 
     def close(self) -> None:
         self._closed = True
@@ -113,8 +117,6 @@ class Parking:
                 timer.cancel()
         for kind in self._kinds.values():
             self._let_go(kind, 0)
-            for birth in kind.unborn:
-                birth.cancel()
 
     # --- behind the calls
 
@@ -151,24 +153,26 @@ class Parking:
                 kind.wanted = min(self._most, kind.taken)
                 self._shrink_later()
             if kind.lacks:
-                kind.unborn.append(self._spawn(self._born(name, kind), "a sandbox to park"))
+                birth: asyncio.Future[Parkable | None] = asyncio.get_running_loop().create_future()
+                kind.unborn.append(birth)
+                self._spawn(self._born(name, kind, birth), "a sandbox to park")
                 return
             kind.taken = 0
 
-    async def _born(self, name: Kind, kind: _Kind) -> Parkable | None:
-        """None when it could not be; a claimed one is its claimer's."""
-        me = asyncio.current_task()
+    async def _born(self, name: Kind, kind: _Kind, birth: "asyncio.Future[Parkable | None]") -> None:
+        """A claimed one is its claimer's."""
+        cell: Parkable | None = None
         try:
-            cell = await self._bear(name, True)
+            cell = await self._bear(name, rehearse=True)
         except HostError:
             self._failing = True
-            cell = None
-        if me in kind.unborn:
-            kind.unborn.remove(me)
-            if cell is not None:
-                self._park(kind, cell)
-        self._look_after()
-        return cell
+        finally:
+            birth.set_result(cell)
+            if birth in kind.unborn:
+                kind.unborn.remove(birth)
+                if cell is not None:
+                    self._park(kind, cell)
+            self._look_after()
 
     def _park(self, kind: _Kind, cell: Parkable) -> None:
         if self._closed or kind not in self._kinds.values():
@@ -204,8 +208,8 @@ class Parking:
             cell.abandon()
 
 
-def _unwanted(birth: "asyncio.Task[Parkable | None]") -> None:
-    if not birth.cancelled() and birth.exception() is None and (cell := birth.result()) is not None:
+def _unwanted(birth: "asyncio.Future[Parkable | None]") -> None:
+    if (cell := birth.result()) is not None:
         cell.abandon()
 
 

@@ -27,7 +27,17 @@ from typing import Any, NamedTuple, Self
 
 from .errors import HostError
 
-__all__ = ["NEVER_SEEN", "Birth", "Reaped", "Refused", "Zygote", "interpreters", "kill", "probe_layers", "reachable_by_others"]
+__all__ = [
+    "NEVER_SEEN",
+    "Birth",
+    "Reaped",
+    "Refused",
+    "Zygote",
+    "interpreters",
+    "kill",
+    "probe_layers",
+    "reachable_by_others",
+]
 
 PACKET_BYTES_MAX = 1 << 16
 CELL = Path(__file__).parent.parent / "cell"

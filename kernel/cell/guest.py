@@ -102,7 +102,9 @@ def begin(rehearse: bool) -> None:  # noqa: FBT001  a word of the wire
 def _rehearse() -> None:
     """The way of a short call, without a trace: nothing is written to any descriptor."""
     kept = sys.modules["__main__"], sys.argv
-    start = json.loads('{"v": 1, "mode": "code", "bounds": {"memory_bytes": 1, "cpu_s": null}, "argv": [], "files": {}, "code": ""}')
+    start = json.loads(
+        '{"v": 1, "mode": "code", "bounds": {"memory_bytes": 1, "cpu_s": null}, "argv": [], "files": {}, "code": ""}'
+    )
     outcome = _Outcome()
     _execute("import os, sys\nprint(end='')\nx = [n for n in range(3)]\nx", ["main.py", *start["argv"]], outcome)
     _flush()

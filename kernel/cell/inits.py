@@ -51,7 +51,7 @@ class Nursery:
         self._socket.send(b"+")
 
     def take(self) -> tuple[int, int]:
-        """pid and pidfd of a fresh init, ordered before."""
+        """Pid and pidfd of a fresh init, ordered before."""
         said, descriptors, _, _ = socket.recv_fds(self._socket, 4096, 1)
         if not said:
             sys.exit("the nursery is gone")

@@ -365,7 +365,11 @@ def lower_limits(*, memory_bytes: int, processes: int, cpu_s: int | None) -> Non
 
     CPU: SIGXCPU a second before SIGKILL, so that the reason shows.
     """
-    for which, most in ((resource.RLIMIT_AS, memory_bytes), (resource.RLIMIT_NPROC, processes), (resource.RLIMIT_CPU, cpu_s)):
+    for which, most in (
+        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_NPROC, processes),
+        (resource.RLIMIT_CPU, cpu_s),
+    ):
         _, hard = resource.getrlimit(which)
         if most is not None and (hard == resource.RLIM_INFINITY or most < hard):
             resource.setrlimit(which, (most, most + 1 if which == resource.RLIMIT_CPU else most))

@@ -29,7 +29,7 @@ Guarantees
 The zygote imports the standard library only, before any guest exists, and never looks at a frame, a file or a line of a guest.
 """
 
-from . import atfork  # isort: skip  before everything that registers at fork
+from . import atfork  # noqa: F401  # isort: skip  before everything that registers at fork
 
 import base64
 import contextlib
@@ -116,7 +116,9 @@ class Zygote:
             for descriptor in ready - {CONTROL}:
                 if (child := self._children.get(descriptor)) is not None:
                     self._gone(child, descriptor)
-            if CONTROL in ready and not self._answer():  # last: a new child gets the numbers of descriptors that were closed
+            if (
+                CONTROL in ready and not self._answer()
+            ):  # last: a new child gets the numbers of descriptors that were closed
                 self._end_all()
                 return
 
@@ -141,7 +143,9 @@ class Zygote:
         return True
 
     def _say(self, message: dict[str, Any], *descriptors: int) -> None:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the kernel is gone, as the next look at the socket tells
+        with contextlib.suppress(
+            BrokenPipeError, ConnectionResetError
+        ):  # the kernel is gone, as the next look at the socket tells
             _tell(self._control, message, *descriptors)
 
     def _gone(self, child: Child, pidfd: int) -> None:
