@@ -18,6 +18,7 @@ Guarantees
 What is sent from here is the guest's own claim about itself; the kernel takes nothing else from it. The layers hold, not this file.
 """
 
+import _thread
 import ast
 import atexit
 import base64
@@ -57,9 +58,19 @@ WARM = """
 """
 """What nearly every guest imports: loaded once in the zygote, shared by all."""
 
+REHEARSAL = json.dumps(
+    {
+        "v": 1, "mode": "code", "language": "python", "argv": [], "files": {},
+        "bounds": {"memory_bytes": 1 << 62, "processes": 1 << 30, "cpu_s": None},
+        "code": "import os, sys\nx = [n for n in range(3)]\nprint(x)\nprint(1)",
+    }
+)  # fmt: skip
 PYTHON_FATAL = (signal.SIGXFSZ,)
 """Ignored by the interpreter; put back to their default so that a file past the limit ends the guest by name and not by an errno."""
 SHELL_FATAL = (signal.SIGXFSZ, signal.SIGPIPE)
+
+_ours: list[str] = []
+"""Names of this package's modules, listed in the zygote: to walk through all names would copy the page of each."""
 
 
 class Place(NamedTuple):
@@ -88,28 +99,55 @@ def warm_up() -> None:
     """In the zygote: load what a guest uses first, and let the interpreter specialise what runs for each."""
     for name in WARM.split():
         importlib.import_module(name)
+    _ours.extend(name for name in sys.modules if name.split(".")[0] == __package__)
     for _ in range(8):
-        _rehearse()
+        _rehearse(Place("/", "/", None))
 
 
-def begin(rehearse: bool) -> None:  # noqa: FBT001  a word of the wire
-    """In the child, once it is locked."""
+def begin(place: Place, *, rehearse: bool) -> None:
+    """In the child, once it is locked: all that does not depend on START."""
     atfork.give_back()
+    for name in _ours:
+        del sys.modules[name]  # a file of the guest may have that name
+    gc.enable()
+    for number in PYTHON_FATAL:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(place.environment())
+    os.chdir(place.workspace)
     if rehearse:
-        _rehearse()
+        for _ in range(2):
+            _rehearse(place)
 
 
-def _rehearse() -> None:
-    """The way of a short call, without a trace: nothing is written to any descriptor."""
+def _rehearse(place: Place) -> None:
+    """The way of a short call with a channel and an output of its own, without a trace."""
     kept = sys.modules["__main__"], sys.argv
-    start = json.loads(
-        '{"v": 1, "mode": "code", "bounds": {"memory_bytes": 1, "cpu_s": null}, "argv": [], "files": {}, "code": ""}'
-    )
-    outcome = _Outcome()
-    _execute("import os, sys\nprint(end='')\nx = [n for n in range(3)]\nx", ["main.py", *start["argv"]], outcome)
-    _flush()
-    frames.encode(frames.END, 0, json.dumps(outcome.to_wire()).encode())
+    ours, theirs = socket.socketpair()
+    stdout, null = os.dup(1), os.open("/dev/null", os.O_WRONLY)
+    os.dup2(null, 1)
+    try:
+        ours.sendall(frames.encode(frames.START, 0, REHEARSAL.encode()))
+        frame, _ = frames.receive_start(theirs)
+        assert frame is not None
+        start = json.loads(frame.payload)
+        layers.lower_limits(**start["bounds"])
+        _write_files(start["files"])
+        _stage(theirs, place)
+        outcome = _Outcome()
+        _execute(start["code"], ["main.py", *start["argv"]], outcome)
+        _flush()
+        _say(theirs, outcome)
+    finally:
+        os.dup2(stdout, 1)
+        for descriptor in (stdout, null):
+            os.close(descriptor)
+        ours.close()
+        theirs.close()
+    sys.path.remove(place.workspace)
     sys.modules["__main__"], sys.argv = kept
+    del sys.modules["kernel"]
     platform._uname_cache = None  # type: ignore[attr-defined]  # noqa: SLF001  importing uuid fills it: the host's name
     linecache.cache.pop(CODE_NAME, None)
     assert outcome.exit_code == 0, outcome.error
@@ -130,13 +168,6 @@ def main(place: Place) -> NoReturn:
         os.dup2(stdin, 0)
         os.close(stdin)
     layers.lower_limits(**start["bounds"])
-    gc.enable()
-    for number in PYTHON_FATAL:
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.environ.clear()
-    os.environ.update(place.environment())
-    os.chdir(place.workspace)
     if start["mode"] == "program":
         turns.run(channel, start)
         os._exit(0)
@@ -191,22 +222,28 @@ class _Outcome:
 
 def _python(channel: socket.socket, start: dict[str, Any], place: Place) -> NoReturn:
     born = os.getpid()
-    # getattr: typeshed has TextIO here, whose real class is TextIOWrapper.
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a guest that is stopped has shown its lines
-    sys.path.insert(0, place.workspace)
-    sys.modules["kernel"] = _notes(channel)
-    for name in [name for name in sys.modules if name.split(".")[0] == __package__]:
-        del sys.modules[name]  # a file of the guest may have that name
+    _stage(channel, place)
     outcome = _Outcome()
     _execute(start["code"], ["main.py", *start["argv"]], outcome)
     _wind_up(outcome)
     if os.getpid() == born:
         with contextlib.suppress(OSError):
-            channel.sendall(frames.encode(frames.END, 0, json.dumps(outcome.to_wire()).encode()))
+            _say(channel, outcome)
             while channel.recv(65536):  # until the kernel closes its end, which it does after the kill
                 pass
     os._exit(outcome.exit_code & 0xFF)
+
+
+def _stage(channel: socket.socket, place: Place) -> None:
+    # getattr: typeshed has TextIO here, whose real class is TextIOWrapper.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a guest that is stopped has shown its lines
+    sys.path.insert(0, place.workspace)
+    sys.modules["kernel"] = _notes(channel)
+
+
+def _say(channel: socket.socket, outcome: _Outcome) -> None:
+    channel.sendall(frames.encode(frames.END, 0, json.dumps(outcome.to_wire()).encode()))
 
 
 def _execute(code: str, argv: list[str], outcome: _Outcome) -> None:
@@ -270,7 +307,8 @@ def _told(error: BaseException) -> dict[str, str]:
 def _wind_up(outcome: _Outcome) -> None:
     """What the interpreter does at its end: threads, exit functions, streams."""
     try:
-        threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
+        if _thread._count():  # noqa: SLF001  threads there are, or were a moment ago
+            threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
         atexit._run_exitfuncs()  # noqa: SLF001
         _flush()
     except BaseException as error:  # noqa: BLE001

@@ -100,7 +100,7 @@ class Keeper:
             layers.close_all_but((0, 1, 2, guest.FRAMES, self.leash.fileno(), self.workspace))
             for end in (self.wake, self.wake_end, self.permits, self.permits_end):
                 end.detach()  # closed just now; its number may be another's soon
-            guest.begin(self.request["rehearse"])
+            guest.begin(self.place, rehearse=self.request["rehearse"])
             _tell(self.leash, {"up": self.applied}, self.workspace)
             os.close(self.workspace)
             self.leash.close()

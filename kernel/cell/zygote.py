@@ -279,7 +279,7 @@ class _Full:
             layers.close_all_but((0, 1, 2, guest.FRAMES, leash, workspace))
             layers.filter_calls(self._filters[request["filter"]])
             applied.append("seccomp allow-list")
-            guest.begin(request["rehearse"])
+            guest.begin(place, rehearse=request["rehearse"])
             told = socket.socket(fileno=leash)
             _tell(told, {"up": applied}, workspace)
             os.close(workspace)
