@@ -170,4 +170,3 @@ def _make_scratch(scratch: Path, uid: int, gid: int, skill: Path | None) -> dict
         "tmp": str(scratch / "tmp"),
         "skill": str(copy) if skill is not None else None,
     }
-
