@@ -182,6 +182,7 @@ class Sandbox:
         """Why a better tier was not taken."""
         self._cells: set[Cell] = set()
         """Those that have a call."""
+        self._closing = False
         self._born: set[Cell] = set()
         """All that are not reaped."""
 
@@ -225,11 +226,13 @@ class Sandbox:
 
     async def close(self) -> None:
         """When it returns no process of any sandbox is left."""
+        self._closing = True
         self._parking.close()
         for cell in list(self._cells):
             cell.abandon()
-        for zygote in (*self._retired, *([self._zygote] if self._zygote else [])):
-            await zygote.close()
+        async with self._restarting:
+            for zygote in (*self._retired, *([self._zygote] if self._zygote else [])):
+                await zygote.close()
         await self.settled()
         self._watch.close()
         if self._places is not None:
@@ -485,6 +488,8 @@ class Sandbox:
         places = self._places
         assert places is not None
         async with self._restarting:
+            if self._closing:
+                raise HostError("sandbox.unavailable", "The kernel is closing. Nothing was run.", retryable=True)
             old = self._zygote
             if old is None or not old.alive or old.worn:
                 self._zygote = await Zygote.start(places.interpreter, places.hello(), self._filters)

@@ -408,7 +408,9 @@ def test_a_guest_is_locked_as_its_layers_say(tmp_path, tier):
     assert "seccomp allow-list" in layers
     if tier == "full":
         assert guest["CapBnd"] == "0" * 16
-        assert int(init["VmSize"].split()[0]) < 8 << 10, "the init has libc and one stack, and no code that a guest could talk to"
+        assert int(init["VmSize"].split()[0]) < 8 << 10, (
+            "the init has libc and one stack, and no code that a guest could talk to"
+        )
         assert all(str(Path(f"/proc/self/ns/{name}").readlink()) != inode for name, inode in spaces.items())
     else:
         assert not any("namespace" in layer for layer in layers)
