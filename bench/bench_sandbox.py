@@ -9,7 +9,8 @@ That is ComputeSDK's definition (create, then the first command done), in its th
     sandbox.layers      what stands around the process that runs the program
     sandbox.memory      what one that waits weighs
 
-Contenders: a fresh sandbox of ours; the same program by a plain interpreter; bubblewrap + python3; with --peers those of peers.py; an
+Contenders: a fresh sandbox of ours, with a pool of parked ones and without (in `alone`: pool hit, since each turn waits before its clock
+until one is parked, and pool miss); the same program by a plain interpreter; bubblewrap + python3; with --peers those of peers.py; an
 empty process and an awaited no-op as controls. Every program has a nonce (questions.py). What stands around each is read from outside,
 in /proc, while it runs (outside.py), before the first clock; Landlock alone is hearsay, since /proc does not show it.
 
@@ -17,7 +18,9 @@ Between two turns of `alone` there is a pause, so that the tearing down of one (
 is not charged to the next. In the other cases there is none: a caller that never pauses pays for it.
 """
 
+import asyncio
 import contextlib
+import dataclasses
 import os
 import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -47,6 +50,9 @@ BASE = "python3 -I -S"
 PAUSE_S = 0.01
 SPACED_S = 0.02
 SLICE_S = 0.6
+PARKED_WITHIN_S = 10.0
+POOL = "its pool as it is by default"
+NO_POOL = "sandboxes_parked_max = 0, so each call forks its own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +67,26 @@ async def cases(folder: Path, *, peers: Path | None) -> AsyncIterator[list[Case 
     """`peers` is the folder of those that were installed."""
     async with AsyncExitStack() as stack:
         sandbox = await stack.enter_async_context(opened(folder / "state"))
+        parked = await _parked(sandbox)
+        bare = await stack.enter_async_context(opened(folder / "bare", sandboxes_parked_min=0, sandboxes_parked_max=0))
         found = [await others.bubblewrap(), *(await others.ways(peers, stack) if peers is not None else [])]
         present = [one for one in found if isinstance(one, Way)]
         absent = [one for one in found if isinstance(one, Absent)]
-        parked = _parked()
-        looks = [await look_at(way) for way in (ours(sandbox), plain_python(), *present)]
-        yield [*_cases(looks, absent, _note(sandbox)), _layers(looks), _memory(looks, parked)]
+        ours_too = (ours(sandbox, POOL), ours(bare, NO_POOL))
+        looks = [await look_at(way) for way in (*ours_too, plain_python(), *present)]
+        yield [*_cases(sandbox, looks, absent, _note(sandbox)), _layers(looks), _memory(looks, parked)]
 
 
-def _cases(looks: Sequence[Look], absent: Sequence[Absent], note: str) -> list[Case]:
+def _cases(sandbox: Sandbox, looks: Sequence[Look], absent: Sequence[Absent], note: str) -> list[Case]:
     everyone = [contender(one.way) for one in looks]
+    pool, no_pool, *rest = everyone
+    hit = dataclasses.replace(pool, name="sandbox.run, pool hit", ready=lambda: _is_parked(sandbox))
+    miss = dataclasses.replace(no_pool, name="sandbox.run, pool miss")
     return [
         Case(
             "sandbox.alone",
             "One program in a fresh sandbox, one caller: time until its output and status are here",
-            [*everyone, empty_process(), nothing()],
+            [hit, miss, *rest, empty_process(), nothing()],
             base=BASE,
             passes=20,
             pause_s=PAUSE_S,
@@ -121,8 +132,8 @@ def _cases(looks: Sequence[Look], absent: Sequence[Absent], note: str) -> list[C
 
 
 @asynccontextmanager
-async def opened(folder: Path) -> AsyncIterator[Sandbox]:
-    limits, ports = Limits(), Ports.real()
+async def opened(folder: Path, **pool: int) -> AsyncIterator[Sandbox]:
+    limits, ports = Limits(**pool), Ports.real()
     scheduler = Scheduler(slots=limits.slots, queue_max=limits.queue_max)
     store = await Store.open(folder, ports=ports, limits=limits, migrations=[MIGRATIONS], spawn=scheduler.spawn)
     audit, sandbox = Audit(store, ports, limits), None
@@ -140,15 +151,31 @@ async def opened(folder: Path) -> AsyncIterator[Sandbox]:
         await scheduler.close()
 
 
-def ours(sandbox: Sandbox) -> Way:
+async def _is_parked(sandbox: Sandbox) -> None:
+    try:
+        async with asyncio.timeout(PARKED_WITHIN_S):
+            while not sandbox.parked:  # noqa: ASYNC110  it tells nobody
+                await asyncio.sleep(0.001)
+    except TimeoutError as error:
+        raise Failed(f"no sandbox was parked within {PARKED_WITHIN_S:g} s") from error
+
+
+def ours(sandbox: Sandbox, pool: str = POOL) -> Way:
     async def ask(program: Program) -> str:
         result = await sandbox.run(program.text)
         if result.exit_code != 0 or result.stopped_by is not None:
             raise Failed(f"exit {result.exit_code}, stopped by {result.stopped_by}: {result.stderr[-300:]!r}")
         return result.stdout
 
-    about = f"agent-kernel, tier {sandbox.tier}: full CPython {sandbox.python}, a fresh process for each call, nothing of it used again"
-    return Way("sandbox.run", "subject", about, ask, ask, reports=", ".join(sandbox.layers))
+    about = f"agent-kernel, tier {sandbox.tier}: full CPython {sandbox.python}, a fresh process for each call, nothing of it used again; {pool}"
+    return Way(
+        "sandbox.run" if pool == POOL else "sandbox.run, no pool",
+        "subject",
+        about,
+        ask,
+        ask,
+        reports=", ".join(sandbox.layers),
+    )
 
 
 def _note(sandbox: Sandbox) -> str:
@@ -214,9 +241,11 @@ def _layers(looks: Sequence[Look]) -> Table:
     )
 
 
-def _parked() -> list[Memory]:
+async def _parked(sandbox: Sandbox) -> list[Memory]:
     """Sandboxes that wait for a program; nothing else is in a pid namespace below us yet."""
     found = []
+    with contextlib.suppress(Failed):  # the rows that need one will say so
+        await _is_parked(sandbox)
     for pids in worlds().values():
         with contextlib.suppress(OSError):
             found.append(weigh(pids))

@@ -65,6 +65,8 @@ class Contender:
     """`once` for a caller who has others to serve, where `once` itself would block them."""
     alone: str = ""
     """Why several at once cannot be asked of it."""
+    ready: Callable[[], Awaitable[None]] | None = None
+    """Awaited before the clock of each turn."""
     fresh: Callable[[], tuple[Any, ...]] = tuple
 
 
@@ -254,6 +256,8 @@ async def _turn(one: Series, case: Case, samples: list[int] | None) -> None:
     calls = 1 if case.slice_s else case.at_once
     given = [act.fresh() for _ in range(calls)]
     try:
+        if act.ready is not None:
+            await act.ready()
         began = time.perf_counter_ns()
         if case.slice_s:
             answers, taken = await _slice(act, case)
