@@ -254,6 +254,23 @@ def test_in_closed_loops_each_client_has_one_question_open_and_all_answers_count
     assert sum(one.rounds[0]) / 3 < 10e6, "a slice's length by its answers"
 
 
+def test_what_a_turn_must_find_is_waited_for_before_its_clock():
+    order = []
+
+    async def ready():
+        order.append("ready")
+        await asyncio.sleep(0.02)
+
+    async def ask(number):
+        order.append(number)
+
+    numbers = iter(range(100))
+    act = Contender("A", "subject", "", ask, lambda *_: None, fresh=lambda: (next(numbers),), ready=ready)
+    [samples] = asyncio.run(measure(Case("t", "?", [act], base="A", passes=4), 1)).series[0].rounds
+    assert order == [one for number in range(5) for one in ("ready", number)]
+    assert min(samples) < 20e6, "20 ms of waiting are not in it"
+
+
 def test_a_slow_peer_is_asked_seldom_left_out_of_bursts_and_both_are_said(monkeypatch):
     monkeypatch.setattr(interleave, "SLOW_S", -1.0)
     log = []
@@ -373,10 +390,14 @@ def test_every_case_of_the_sandbox_gives_right_outputs_and_the_tier_is_named(tmp
     alone, burst = outcomes[0], outcomes[2]
     assert alone.case.note.startswith("Tier ")
     shown = [one.contender.name for one in alone.series] + [absent.name for absent in alone.case.absent]
-    assert {"sandbox.run", "python3 -I -S", "empty process", "bubblewrap + python3", "nothing"} <= set(shown)
+    assert {"sandbox.run, pool hit", "sandbox.run, pool miss", "python3 -I -S", "empty process", "nothing"} <= set(
+        shown
+    )
+    assert "bubblewrap + python3" in shown
     assert len(burst.series[0].rounds[0]) == burst.case.at_once * burst.case.passes
     for table in (layers, memory):
-        assert [row[0] for row in table.rows][:2] == ["sandbox.run", "python3 -I -S"]
+        wanted = ["sandbox.run", "sandbox.run, no pool", "python3 -I -S"]
+        assert [row[0] for row in table.rows if row[0] in wanted] == wanted
     assert layers.rows[0][1].startswith("filter")
 
 
