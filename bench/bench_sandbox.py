@@ -246,7 +246,7 @@ async def _parked(sandbox: Sandbox) -> list[Memory]:
     found = []
     with contextlib.suppress(Failed):  # the rows that need one will say so
         await _are_parked(sandbox, Limits().sandboxes_parked_min)
-    for pids in worlds().values():
+    for pids in (one for one in worlds().values() if len(one) > 1):  # an init that is made ahead has no guest yet
         with contextlib.suppress(OSError):
             found.append(weigh(pids))
     return sorted(found, key=lambda one: one.pss_bytes)
