@@ -294,7 +294,9 @@ class Sandbox:
                 claim = await self._converse(cell, on_note)
                 ended = await (cell.end(kill=False, given=given) if claim is None else cell.finish(given))
             finally:
-                self._forget(cell)
+                asyncio.get_running_loop().call_soon(
+                    self._forget, cell
+                )  # it is killed: the reply need not wait for the rest
                 act.ran(cell, self.tier, None if claim is None else claim.exit_code)
             if claim is None and ended.stopped_by == "killed" and cell.orphaned:
                 raise HostError(

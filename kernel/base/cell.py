@@ -422,15 +422,12 @@ class Cell:
     # --- the end
 
     async def finish(self, given: Mapping[str, bytes]) -> Ended:
-        """END has come: the guest lingers. Kill, and look at what it left; the reaping goes on behind the reply."""
-        try:
-            self._note_usage()
-            bare = self._workspace < 0 or workspace.is_empty(self._workspace, tmpfs=self._has_init)
-            alone = bare or (self._birth is not None and self._eyes is not None and self._eyes.alone(self._birth.pid))
-            self._kill()
-            return self._conclude(None, () if bare else await self._files(given, settle=not alone))
-        finally:
-            self.abandon()
+        """END has come: the guest lingers. Kill, and look at what it left. The caller must `abandon` it, which can wait for the reply."""
+        self._note_usage()
+        bare = self._workspace < 0 or workspace.is_empty(self._workspace)
+        alone = bare or (self._birth is not None and self._eyes is not None and self._eyes.alone(self._birth.pid))
+        self._kill()
+        return self._conclude(None, () if bare else await self._files(given, settle=not alone))
 
     async def end(self, *, kill: bool, given: Mapping[str, bytes] | None = None) -> Ended:
         """Kill the tree if asked, else wait until the guest ends by itself; then look at what it left."""

@@ -102,9 +102,8 @@ def checked_files(files: Mapping[str, str | bytes], limits: Limits) -> dict[str,
     return checked
 
 
-def is_empty(workspace: int, *, tmpfs: bool) -> bool:
-    """Where it is a tmpfs its size says so: twenty bytes an entry."""
-    return os.fstat(workspace).st_size == 0 if tmpfs else not os.listdir(workspace)
+def is_empty(workspace: int) -> bool:
+    return not os.listdir(workspace)
 
 
 def is_small(workspace: int) -> bool:

@@ -29,6 +29,7 @@ import importlib
 import itertools
 import json
 import linecache
+import logging
 import os
 import platform
 import signal
@@ -37,6 +38,7 @@ import sys
 import threading
 import traceback
 import types
+from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 from . import atfork, frames, layers, turns
@@ -137,7 +139,7 @@ def _rehearse(place: Place) -> None:
         _stage(theirs, place)
         outcome = _Outcome()
         _execute(start["code"], ["main.py", *start["argv"]], outcome)
-        _flush()
+        _wind_up(outcome, logging.shutdown)
         _say(theirs, outcome)
     finally:
         os.dup2(stdout, 1)
@@ -225,7 +227,7 @@ def _python(channel: socket.socket, start: dict[str, Any], place: Place) -> NoRe
     _stage(channel, place)
     outcome = _Outcome()
     _execute(start["code"], ["main.py", *start["argv"]], outcome)
-    _wind_up(outcome)
+    _wind_up(outcome, atexit._run_exitfuncs)  # noqa: SLF001
     if os.getpid() == born:
         with contextlib.suppress(OSError):
             _say(channel, outcome)
@@ -304,12 +306,12 @@ def _told(error: BaseException) -> dict[str, str]:
     }
 
 
-def _wind_up(outcome: _Outcome) -> None:
+def _wind_up(outcome: _Outcome, exit_functions: Callable[[], None]) -> None:
     """What the interpreter does at its end: threads, exit functions, streams."""
     try:
         if _thread._count():  # noqa: SLF001  threads there are, or were a moment ago
             threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
-        atexit._run_exitfuncs()  # noqa: SLF001
+        exit_functions()
         _flush()
     except BaseException as error:  # noqa: BLE001
         outcome.exit_code = outcome.exit_code or 1
