@@ -34,6 +34,7 @@ import mimetypes
 import tempfile
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self
 from urllib.parse import quote
@@ -59,8 +60,8 @@ __all__ = ["Cell", "Content", "Ended", "FileOut", "LayerReport", "Report", "Resu
 
 LANGUAGES = ("python", "bash")
 TIERS = ("full", "confined")
-FILTERS = ("full", "visiting", "shared")
-"""Of base/filter.py: `visiting` is for tier full where a folder of the host is shared, `shared` for tier confined."""
+FILTERS = ("full", "visiting", "shared", "nursery")
+"""Of base/filter.py: `visiting` is for tier full where a folder of the host is shared, `shared` for tier confined, `nursery` for inits."""
 MEMORY_MB_MIN = 32
 CONFINED_LACKS = ("host paths can be seen by stat", "no loopback network", "no locks of multiprocessing")
 KEPT_FROM_CHARS = 4096
@@ -183,8 +184,7 @@ class Sandbox:
         self._cells: set[Cell] = set()
         """Those that have a call."""
         self._closing = False
-        self._born: set[Cell] = set()
-        """All that are not reaped."""
+        self._dying: set[asyncio.Future[None]] = set()
 
     @classmethod
     async def open(
@@ -240,8 +240,9 @@ class Sandbox:
 
     async def settled(self) -> None:
         """Wait until nothing is left of the sandboxes that had been answered, or let go of, before."""
-        if dying := [cell.reaped for cell in self._born if cell.closed]:
-            await asyncio.wait(dying)
+        await self._ports.clock.sleep(0)  # for `run`, which lets go of its cell behind its reply
+        if self._dying:
+            await asyncio.wait(self._dying)
 
     @property
     def parked(self) -> int:
@@ -251,7 +252,7 @@ class Sandbox:
     @property
     def in_use(self) -> int:
         """Sandboxes that have a call, or had one and are not reaped."""
-        return len(self._born) - self.parked
+        return len(self._cells) + len(self._dying)
 
     # --- one-shot runs
 
@@ -294,9 +295,7 @@ class Sandbox:
                 claim = await self._converse(cell, on_note)
                 ended = await (cell.end(kill=False, given=given) if claim is None else cell.finish(given))
             finally:
-                asyncio.get_running_loop().call_soon(
-                    self._forget, cell
-                )  # it is killed: the reply need not wait for the rest
+                asyncio.get_running_loop().call_soon(cell.abandon)  # it is killed: the reply need not wait for the rest
                 act.ran(cell, self.tier, None if claim is None else claim.exit_code)
             if claim is None and ended.stopped_by == "killed" and cell.orphaned:
                 raise HostError(
@@ -389,7 +388,7 @@ class Sandbox:
         act.sandbox_id = cell.id
 
         def closed() -> None:
-            self._forget(cell)
+            self._closed(cell)
             act.ran(cell, self.tier, None)
             act.leave()
 
@@ -457,8 +456,7 @@ class Sandbox:
             watch=self._watch,
             place=place,
         )
-        self._born.add(cell)
-        cell.reaped.add_done_callback(lambda _: self._born.discard(cell))
+        cell.on_close = partial(self._closed, cell)
         try:
             await cell.start({**request, "rehearse": rehearse})
         except Refused as refused:
@@ -469,9 +467,11 @@ class Sandbox:
             ) from refused
         return cell
 
-    def _forget(self, cell: Cell) -> None:
-        cell.abandon()
+    def _closed(self, cell: Cell) -> None:
         self._cells.discard(cell)
+        if not cell.reaped.done():
+            self._dying.add(cell.reaped)
+            cell.reaped.add_done_callback(self._dying.discard)
 
     def check_works(self) -> None:
         """Raises `sandbox.unavailable` where no code is run."""
@@ -499,7 +499,7 @@ class Sandbox:
                     self._retired.append(old)
             for zygote in [one for one in self._retired if not one.alive or not one.children]:
                 self._retired.remove(zygote)
-                await zygote.close()
+                self._scheduler.spawn(zygote.close(), "a zygote ends")
             assert self._zygote is not None
             return self._zygote
 
@@ -521,7 +521,7 @@ class Sandbox:
                 claim = await self._converse(cell, None)
                 ended = await cell.end(kill=claim is not None)
             finally:
-                self._forget(cell)
+                cell.abandon()
             if claim is None or claim.value != "42":
                 problem = f"a trial program failed: {ended.stderr.text()[-300:]}"
                 raise HostError("sandbox.unavailable", problem)  # noqa: TRY301  it joins the refusals of this tier

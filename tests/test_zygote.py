@@ -40,7 +40,7 @@ def test_the_guest_that_lost_its_kernel_end_is_killed(tmp_path, tier):
     async def body(sandbox: Sandbox):
         cell = await sandbox._cell(30.0, 256)
         guest = cell.guest
-        sandbox._forget(cell)
+        cell.abandon()
         await asyncio.wait_for(asyncio.shield(cell.reaped), 10)
         return Path(f"/proc/{guest}").exists()
 

@@ -157,11 +157,6 @@ class Cell:
         return not self._zygote.alive and self.stopped_by is None
 
     @property
-    def closed(self) -> bool:
-        """Let go of; what is left of it is being reaped."""
-        return self._closed
-
-    @property
     def alive(self) -> bool:
         return not self._closed and not self._down.done()
 
@@ -183,7 +178,13 @@ class Cell:
             os.fchown(end[1], request["uid"], request["gid"])  # so that /dev/stdout opens
         given = [self._their_leash.fileno(), self._their_frames.fileno(), null, *(end[1] for end in ends)]
         try:
-            self._birth = await self._zygote.spawn(request, given, self._reaped)
+            try:
+                self._birth = await self._zygote.spawn(request, given, self._reaped)
+            finally:  # before the wait: else nobody hears the end of a child that dies while it is locked
+                for descriptor in given[2:]:
+                    os.close(descriptor)
+                self._their_leash.close()
+                self._their_frames.close()
             async with asyncio.timeout(BIRTH_S):
                 self.layers = await self._up
         except TimeoutError:
@@ -192,11 +193,6 @@ class Cell:
         except BaseException:
             self.abandon()
             raise
-        finally:
-            for descriptor in given[2:]:
-                os.close(descriptor)
-            self._their_leash.close()
-            self._their_frames.close()
         self._guest = self._birth.guest or next(iter(census.children(self._birth.pid)), 0)
         with contextlib.suppress(OSError):
             self._eyes = census.LastLook(self._guest)

@@ -79,6 +79,12 @@ UNSUPPORTED = """
 """.split()  # noqa: SIM905
 """Refused as a file system without attributes would: `cp -p` then goes on, where EPERM is an error to it."""
 
+NURSERY = """
+    brk clone close exit exit_group fstat futex getpid getrandom gettid madvise mmap mprotect mremap munmap newfstatat pidfd_open poll ppoll
+    read recvfrom recvmsg restart_syscall rseq rt_sigaction rt_sigprocmask rt_sigreturn sched_yield sendmsg sendto set_robust_list write
+""".split()  # noqa: SIM905
+"""What cell/inits.py needs to make inits, and more than an init needs to be one."""
+
 NAMESPACE_FLAGS = 0x7E020080
 """Every CLONE_NEW* of clone(2); 0x80, CLONE_NEWTIME, lies in the signal byte and cannot be asked for this way, so asking is refused too."""
 SET_ID_BITS = 0o6000
@@ -112,7 +118,7 @@ PERSONALITY = (0, LOW_32_BITS)
 
 
 def compile_filter(tier: str) -> bytes:
-    """BPF for `full`, `visiting` or `shared`; 10-30 ms the first time in a process."""
+    """BPF for `full`, `visiting`, `shared` or `nursery`; 10-30 ms the first time in a process."""
     seccomp = _library()
     try:
         return _compiled(seccomp, tier)
@@ -129,6 +135,10 @@ def _compiled(seccomp: ModuleType, tier: str) -> bytes:
     program.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
     program.set_attr(seccomp.Attr.CTL_NNP, 0)  # set by layers.py, one step a function
     rules = _Rules(seccomp, program)
+    if tier == "nursery":
+        for name in NURSERY:
+            rules.allow(name)
+        return _exported(program)
     for name in ALLOWED:
         rules.allow(name)
     for name in REFUSED:
@@ -144,6 +154,10 @@ def _compiled(seccomp: ModuleType, tier: str) -> bytes:
     _files(rules, tier)
     _sockets(rules, tier)
     _socket_options(rules)
+    return _exported(program)
+
+
+def _exported(program: Any) -> bytes:
     with tempfile.TemporaryFile() as file:
         program.export_bpf(file)
         file.seek(0)

@@ -11,6 +11,8 @@ Guarantees
 1. When the last writer of `life`, the kernel, is gone, every init ends, and with it its pid namespace: all of the sandbox.
 2. SIGKILL to an init ends the sandbox; its pidfd is readable when every process of the sandbox is dead.
 3. An init never has host uid 0, and no id of its own namespace: as root the nursery has a reserved uid that is no sandbox's.
+4. An init is locked as its nursery is: no_new_privs, a Landlock domain without a single file, a filter of 35 system calls. What it has are the
+   capabilities of its own user namespace, which nobody without code can use.
 
 One init is made ahead, so that whoever forks a guest need not wait for it. If the nursery dies, the zygote ends, and the kernel starts another.
 """
@@ -38,11 +40,11 @@ _FLAGS = layers.NAMESPACES["user"] | layers.NAMESPACES["pid"] | signal.SIGCHLD
 class Nursery:
     """The zygote's end."""
 
-    def __init__(self, uid: int, gid: int) -> None:
-        """Forks it. `uid` and `gid` are its own; it keeps them when they are ours."""
+    def __init__(self, uid: int, gid: int, program: bytes) -> None:
+        """Forks it. `uid` and `gid` are its own; it keeps them when they are ours. `program`: its filter of system calls."""
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if os.fork() == 0:
-            _serve(theirs, uid, gid)
+            _serve(theirs, uid, gid, program)
         theirs.close()
         self.order()
 
@@ -58,20 +60,18 @@ class Nursery:
         (pid,) = _PID.unpack_from(said)
         if pid < 0:
             self.order()
-            raise layers.LayerError("user namespace", said[_PID.size :].decode())
+            raise layers.LayerError("init", said[_PID.size :].decode())
         return pid, descriptors[0]
 
 
-def _serve(zygote: socket.socket, uid: int, gid: int) -> NoReturn:
-    status = 1
+def _serve(zygote: socket.socket, uid: int, gid: int, program: bytes) -> NoReturn:
     try:
-        layers.close_all_but((0, 1, 2, zygote.fileno()))
-        if os.geteuid() != uid:
-            layers.keep_capabilities()
-            os.setresgid(gid, gid, gid)
-            os.setresuid(uid, uid, uid)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        birth = _Birth()
+        try:
+            birth = _settle_in(zygote, uid, gid, program)
+        except layers.LayerError as error:
+            while zygote.recv(1):
+                zygote.send(_PID.pack(-1) + str(error).encode())
+            os._exit(1)
         while zygote.recv(1):
             try:
                 pid = birth.make()
@@ -81,9 +81,22 @@ def _serve(zygote: socket.socket, uid: int, gid: int) -> NoReturn:
             else:
                 socket.send_fds(zygote, [_PID.pack(pid)], [pidfd])
                 os.close(pidfd)
-        status = 0
+        os._exit(0)
     finally:
-        os._exit(status)
+        os._exit(1)
+
+
+def _settle_in(zygote: socket.socket, uid: int, gid: int, program: bytes) -> "_Birth":
+    layers.close_all_but((0, 1, 2, zygote.fileno()))
+    if os.geteuid() != uid:
+        layers.keep_capabilities()
+        layers.become(uid, gid)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    birth = _Birth()
+    layers.no_new_privileges()
+    layers.confine_files((), tcp_denied=False)
+    layers.filter_calls(program)
+    return birth
 
 
 class _Birth:

@@ -83,7 +83,7 @@ def main(control_number: int) -> None:
     gc.freeze()  # a collection in a child would otherwise copy every page that holds an object's header
     gc.disable()
     if isinstance(births, _Full):
-        births.nursery = inits.Nursery(hello["init_uid"], hello["init_uid"] if os.geteuid() == 0 else hello["gid"])
+        births.hire(hello)
     version = ".".join(map(str, sys.version_info[:3]))
     _tell(control, {"python": version, "prefix": sys.base_prefix, "executable": sys.executable})
     Zygote(control, births).serve()
@@ -195,6 +195,10 @@ class _Full:
         rules += [(path, layers.DEVICE) for path in guest.DEVICES]
         self._rules = layers.opened_rules((path, rights) for path, rights in rules if not os.path.islink(path))
         self._stem = self._plant()
+
+    def hire(self, hello: dict[str, Any]) -> None:
+        gid = hello["init_uid"] if os.geteuid() == 0 else hello["gid"]
+        self.nursery = inits.Nursery(hello["init_uid"], gid, self._filters["nursery"])
 
     def _plant(self) -> int:
         """A mount namespace with the root that all guests share; a descriptor holds it when the process that made it is gone."""
