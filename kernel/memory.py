@@ -20,7 +20,7 @@ Guarantees
 5. memory.erase: afterwards no byte of the text is in the database or its log, nor in what runs recorded of it; the reply says what was
    scanned and which other places hold the words still.
 6. memory.block: a standing note has a size limit and a version. Full means refused, never cut; a stale version is a conflict.
-7. memory.secrets: what looks like a key, password or card number is refused, or left out and named by kind and place, as the
+7. memory.secrets: what looks like a key, password or card number is left out and named by kind and place, or refused, as the
    operator's rule says; never stored because nobody looked.
 8. memory.quarantine: what is held there is in no search, page, count or look-alike, whatever the filters; nothing that a client or a
    program can call releases it. Such a channel writes no standing note either: those are read unasked.

@@ -274,8 +274,15 @@ async def test_stats_are_of_one_principal(m, clock):
 KEY = "AKIA" + "IOSFODNN7EXAMPLE"
 
 
-@in_memory
-async def test_a_secret_is_refused_wherever_it_stands_and_not_repeated(m, clock):
+def test_a_secret_is_refused_wherever_it_stands_and_not_repeated(tmp_path):
+    async def run():
+        async with opened(tmp_path, rules=MemoryRules(secrets="refuse")) as m:
+            await refuses_everywhere(m)
+
+    asyncio.run(run())
+
+
+async def refuses_everywhere(m):
     for item in (
         {"text": f"the key is {KEY}"},
         *({"text": "x", name: KEY} for name in ("key", "kind", "conversation", "speaker", "source")),
@@ -293,9 +300,9 @@ async def test_a_secret_is_refused_wherever_it_stands_and_not_repeated(m, clock)
     assert await m.blocks() == []
 
 
-def test_the_operator_may_have_secrets_left_out_or_let_in(tmp_path):
+def test_secrets_are_left_out_unless_the_operator_lets_them_in(tmp_path):
     async def run():
-        async with opened(tmp_path / "mask", rules=MemoryRules(secrets="mask")) as m:
+        async with opened(tmp_path / "mask") as m:
             given = {"text": f"the key is {KEY}, keep it", "tags": [KEY]}
             [added] = await m.add([given])
             [hit] = (await m.search("key")).hits

@@ -72,6 +72,6 @@ def test_a_config_that_cannot_be_read_refuses_to_start(tmp_path):
 
 
 def test_memory_has_rules_of_its_own(tmp_path):
-    assert load_policy(tmp_path / "config.toml").memory == MemoryRules("refuse", frozenset())
-    rules = load_policy(written(tmp_path, '[memory]\nsecrets = "mask"\nquarantine = ["web", "guest"]')).memory
-    assert rules == MemoryRules("mask", frozenset({"web", "guest"}))
+    assert load_policy(tmp_path / "config.toml").memory == MemoryRules("mask", frozenset())
+    rules = load_policy(written(tmp_path, '[memory]\nsecrets = "refuse"\nquarantine = ["web", "guest"]')).memory
+    assert rules == MemoryRules("refuse", frozenset({"web", "guest"}))

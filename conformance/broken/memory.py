@@ -55,11 +55,11 @@ def trusts_all(_: Call, data: dict[str, Any]) -> None:
 alters("memory.add.trust-is-the-channels", "trusts every writer like the user", FOUND, trusts_all)
 
 
-@twin("memory.add.secrets-are-kept-out", "repeats in its refusal what it refuses")
+@twin("memory.add.secrets-are-kept-out", "repeats in its reply what it leaves out")
 async def repeats(call: Call) -> Answer:
     answer = await call.serve()
-    if call.tool == "memory_add" and answer.refused:
-        return answer.refuse(answer.code, f"This looks like a key: {call.arguments.get('items')}.")
+    if call.tool == "memory_add" and not answer.refused:
+        return answer.say({**answer.data, "warning": f"This looks like a key: {call.arguments.get('items')}."})
     return answer
 
 

@@ -6,7 +6,7 @@
     approve_in_host = false                             run_approve may answer person items
     skills = ["/home/me/skills"]                        folders scanned for SKILL.md folders
     [memory]
-    secrets = "refuse"                                  or "mask", "allow": what is done with keys and passwords in what is stored
+    secrets = "mask"                                    or "refuse", "allow": what is done with keys and passwords in what is stored
     quarantine = ["web", "tool"]                        channels whose facts a person must release before they are found; none
     profiles = ["anthropic"]                            tools of other memory servers, served over this memory
     [limits]                                            any field of limits.py
@@ -68,7 +68,7 @@ class Grants:
 class MemoryRules:
     """What may be stored, what of it is found at once, and by which other tools."""
 
-    secrets: str = "refuse"
+    secrets: str = "mask"
     quarantine: frozenset[str] = frozenset()
     profiles: tuple[str, ...] = ()
 
@@ -118,7 +118,7 @@ def load_policy(path: Path) -> Policy:
 
 def _memory(path: Path, table: dict[str, Any]) -> MemoryRules:
     _check(path, table, {"secrets": str, "quarantine": list, "profiles": list})
-    secrets, quarantine = table.get("secrets", "refuse"), table.get("quarantine", [])
+    secrets, quarantine = table.get("secrets", "mask"), table.get("quarantine", [])
     profiles = table.get("profiles", [])
     if secrets not in SECRETS:
         raise HostError("config.invalid", f"{path}: memory.secrets is {secrets!r}; it is one of {', '.join(SECRETS)}.")
