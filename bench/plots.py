@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from .interleave import Summary, percentile
 from .units import duration, times
 
-__all__ = ["by_round", "cumulative", "distribution", "intervals"]
+__all__ = ["by_round", "cumulative", "distribution", "intervals", "spread"]
 
 _WIDE, _LEFT, _RIGHT, _ROW = 960, 180, 200, 34
 
@@ -105,7 +105,7 @@ def distribution(alive: Sequence[tuple[Sequence[Sequence[int]], Summary]]) -> st
 
 def by_round(summaries: Sequence[Summary]) -> str:
     values = [value for one in summaries for value in one.round_medians]
-    low, top, high = _Log(min(values), max(values)), 10, 170
+    low, top, high = _Log(min(values), max(values)), 10, max(170, 16 * len(summaries))
     count = max(len(one.round_medians) for one in summaries)
     step = (_WIDE - _LEFT - _RIGHT) / max(1, count - 1)
 
@@ -116,7 +116,7 @@ def by_round(summaries: Sequence[Summary]) -> str:
     for tick in low.ticks():
         parts.append(f"<line class=grid x1={_LEFT} x2={_WIDE - _RIGHT} y1={y(tick):.1f} y2={y(tick):.1f} />")
         parts.append(f"<text class=soft x={_LEFT - 10} y={y(tick) + 4:.1f} text-anchor=end>{_tick(tick)}</text>")
-    labels = _spread([y(one.round_medians[-1]) for one in summaries])
+    labels = spread([y(one.round_medians[-1]) for one in summaries], high + 14)
     for one, label in zip(summaries, labels, strict=True):
         points = [(_LEFT + step * index, y(value)) for index, value in enumerate(one.round_medians)]
         path = " ".join(f"{x:.1f},{at:.1f}" for x, at in points)
@@ -130,13 +130,16 @@ def by_round(summaries: Sequence[Summary]) -> str:
     return "".join([*parts, "</svg>"])
 
 
-def _spread(wanted: Sequence[float], least: float = 15.0) -> list[float]:
-    """Label positions in the same order as `wanted`, moved down where two would touch."""
-    placed = [0.0] * len(wanted)
+def spread(wanted: Sequence[float], bottom: float, least: float = 15.0) -> list[float]:
+    """Label positions in the same order as `wanted`, moved apart where two would touch, none below `bottom`."""
+    order = sorted(range(len(wanted)), key=wanted.__getitem__)
+    placed = list(wanted)
     previous = -math.inf
-    for index in sorted(range(len(wanted)), key=wanted.__getitem__):
-        previous = max(wanted[index], previous + least)
-        placed[index] = previous
+    for index in order:
+        previous = placed[index] = max(placed[index], previous + least)
+    following = bottom + least
+    for index in reversed(order):
+        following = placed[index] = min(placed[index], following - least)
     return placed
 
 

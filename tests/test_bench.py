@@ -1,6 +1,7 @@
 """The bench: its statistics, its order, its verdict on outputs, and its report. No test looks at a time."""
 
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from agent_kernel_bench.__main__ import main
 from agent_kernel_bench.controls import empty_process, plain_python
 from agent_kernel_bench.environment import Host, doubts, look
 from agent_kernel_bench.interleave import Absent, Case, Contender, Outcome, Series, measure, percentile, summarise
-from agent_kernel_bench.plots import cumulative
+from agent_kernel_bench.plots import cumulative, spread
 from agent_kernel_bench.questions import fresh, holding
 from agent_kernel_bench.report import Report, as_html, as_json, as_text, failures
 from agent_kernel_bench.survey import Table
@@ -288,6 +289,14 @@ def test_a_slow_peer_is_asked_seldom_left_out_of_bursts_and_both_are_said(monkey
 def test_the_distribution_has_a_point_for_each_value_and_ends_at_all():
     assert cumulative([30, 10, 20, 10]) == [(10, 0.5), (20, 0.75), (30, 1.0)]
     assert cumulative([7]) == [(7, 1.0)]
+
+
+def test_labels_do_not_touch_and_none_falls_off_the_plot():
+    placed = spread([90, 10, 95, 99, 12, 98], bottom=100, least=15)
+    ordered = sorted(placed)
+    assert all(below - above >= 15 for above, below in itertools.pairwise(ordered))
+    assert max(placed) <= 100
+    assert [index for index, _ in sorted(enumerate(placed), key=lambda one: one[1])] == [1, 4, 0, 2, 5, 3]
 
 
 # --- what is seen from outside
