@@ -417,12 +417,45 @@ def test_v2_is_written_and_read_by_its_own_names(tmp_path):
         ("cpu.stat", "usage_usec 1500000\nuser_usec 1\n"),
     ):
         (tmp_path / name).write_text(text)
-    group = Group([_Tree(2, tmp_path, frozenset({"memory", "processes", "cpu", "kill"}))])
+    group = Group([_Tree(2, tmp_path, frozenset({"memory", "processes", "cpu", "kill"}), tmp_path)])
     group.limit(Most(1 << 20, 7))
     group.add(42)
     group.kill()
     assert [(tmp_path / name).read_text() for name in names] == ["1048576", "1", "0", "7", "42", "1"]
     assert group.count() == Counted(4096, 8192, 1.5, True, True)
+
+
+@as_root
+def test_only_a_living_process_of_that_user_is_adopted(groups):
+    group = groups.make("sbx_adopted", PLENTY)
+    program = Program("import time; time.sleep(60)")
+    pid = program.process.pid
+    assert not group.adopt(pid, 65534)
+    assert group.adopt(pid, os.geteuid())
+    members = [(folder / "cgroup.procs").read_text().split() for folder in group.folders]
+    program.process.kill()
+    program.end()
+    assert not group.adopt(pid, os.geteuid())
+    assert members == [[str(pid)]] * len(members)
+    groups.retire(group)
+
+
+@as_root
+def test_a_stranger_is_sent_back_to_where_the_kernel_itself_is(groups):
+    """A number that was another's by the time it was written: what it names now must not stay in a group that is killed."""
+    group = groups.make("sbx_stranger", PLENTY)
+    stranger = subprocess.Popen(["sleep", "60"])
+    group.add(stranger.pid)
+    group._send_back()
+    try:
+        assert [(folder / "cgroup.procs").read_text() for folder in group.folders] == [""] * len(group.folders)
+        assert [line.split(":", 2)[2] for line in Path(f"/proc/{stranger.pid}/cgroup").read_text().splitlines()] == [
+            line.split(":", 2)[2] for line in Path("/proc/self/cgroup").read_text().splitlines()
+        ]
+    finally:
+        stranger.kill()
+        stranger.wait()
+    groups.retire(group)
 
 
 @as_root

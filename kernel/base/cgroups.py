@@ -1,7 +1,7 @@
 """Control groups: totals that the system itself keeps over all processes of a sandbox, where the machine lets us make a group.
 
     groups = Groups.open(entropy)                    raises Unavailable with one reason
-    group = groups.make("sbx_...", Most(memory, tasks)); group.add(pid); group.count(); group.kill(); groups.retire(group)
+    group = groups.make("sbx_...", Most(memory, tasks)); group.adopt(pid, uid); group.count(); group.kill(); groups.retire(group)
 
                      v2                                          v1
     memory           memory.max, memory.swap.max 0, oom.group    memory.limit_in_bytes, memory.memsw the same
@@ -34,6 +34,7 @@ import contextlib
 import errno
 import os
 import re
+import select
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,6 +80,8 @@ class _Tree(NamedTuple):
     version: int
     above: Path
     totals: frozenset[str]
+    own: Path
+    """The group that this process is in."""
 
 
 class Groups:
@@ -172,7 +175,7 @@ class Group:
 
     def limit(self, most: Most) -> None:
         """May be said again while it runs, for more or for less."""
-        for version, folder, totals in self._trees:
+        for version, folder, totals, _ in self._trees:
             if "memory" in totals:
                 (_limit_memory_v1 if version == 1 else _limit_memory_v2)(folder, most.memory_bytes)
             if "processes" in totals:
@@ -184,10 +187,35 @@ class Group:
             with contextlib.suppress(ProcessLookupError):
                 _write(folder / "cgroup.procs", str(pid))
 
+    def adopt(self, pid: int, uid: int) -> bool:
+        """`add`, if `pid` is a process of `uid` and lives. One that died meanwhile may have left its number to another, which goes back."""
+        try:
+            process = os.pidfd_open(pid)
+        except OSError:
+            return False
+        try:
+            if Path(f"/proc/{pid}").stat().st_uid != uid:
+                return False
+            self.add(pid)
+            if not select.select([process], [], [], 0)[0]:
+                return True
+            self._send_back()
+            return False
+        except FileNotFoundError:
+            return False
+        finally:
+            os.close(process)
+
+    def _send_back(self) -> None:
+        for _, folder, _, own in self._trees:
+            for pid in _words(folder / "cgroup.procs"):
+                with contextlib.suppress(OSError):
+                    _write(own / "cgroup.procs", pid)
+
     def count(self) -> Counted:
         memory = peak = cpu_s = None
         out_of_memory = too_many = False
-        for version, folder, totals in self._trees:
+        for version, folder, totals, _ in self._trees:
             if "memory" in totals:
                 now, most, events = _MEMORY_FILES[version]
                 memory, peak = _number(folder / now), _number(folder / most)
@@ -200,12 +228,12 @@ class Group:
 
     def kill(self) -> None:
         """Everything in it, also what is being forked at this moment."""
-        for _, folder, totals in self._trees:
+        for _, folder, totals, _ in self._trees:
             with contextlib.suppress(OSError):
                 if "kill" in totals:
                     _write(folder / "cgroup.kill", "1")
                     return
-        for _, folder, totals in self._trees:
+        for _, folder, totals, _ in self._trees:
             with contextlib.suppress(OSError):
                 if "processes" in totals:
                     _write(folder / "pids.max", "0")
@@ -247,7 +275,7 @@ def _places(proc: Path) -> tuple[list[_Tree], list[str]]:
             tree, reason = _place_v2(here, Path(mountpoint))
             reasons += [reason] if reason else []
         else:
-            tree = _Tree(1, here, frozenset(wanted.values()))
+            tree = _Tree(1, here, frozenset(wanted.values()), here)
         trees.append(tree)
         seen |= tree.totals
     return _without_doubles(trees), reasons
@@ -265,10 +293,10 @@ def _place_v2(own: Path, top: Path) -> tuple[_Tree, str]:
     for place in (own, *(above for above in own.parents if above == top or top in above.parents)):
         totals = frozenset(V2_TOTALS[name] for name in _words(place / "cgroup.controllers") if name in V2_TOTALS)
         if totals and _may_divide(place, own):
-            return _Tree(2, place, always | totals), ""
+            return _Tree(2, place, always | totals, own), ""
     if not frozenset(_words(own / "cgroup.controllers")) & frozenset(V2_TOTALS):
-        return _Tree(2, own, always), f"{own} is not given `memory` and `pids`"
-    return _Tree(2, own, always), (
+        return _Tree(2, own, always, own), f"{own} is not given `memory` and `pids`"
+    return _Tree(2, own, always, own), (
         f"{own} holds processes, so it cannot give `memory` and `pids` to groups below it, and no group above it is empty and"
         " delegated. Run the kernel as a service with Delegate=yes and DelegateSubgroup=kernel"
     )
