@@ -526,7 +526,9 @@ class Cell:
             self.on_lost()
 
     def _reaped(self, last: Reaped) -> None:
-        """Nothing of it is left, and its pids may be others'."""
+        """Nothing of it is left, and its pids may be others'. A keeper's last word may still lie unread, and says more."""
+        if not self._has_init and not self._down.done():
+            self._hear()
         self._dead(last)
         self._birth = None
         _settle(self.reaped, None)

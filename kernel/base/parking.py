@@ -21,6 +21,7 @@ If this process dies, every parked child dies as a busy one does (pool.py).
 
 import asyncio
 import collections
+import contextlib
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -243,7 +244,8 @@ class Rooms:
             if turn.done() and not turn.cancelled():  # it came in the same moment: pass it on
                 self.leave()
             else:
-                self._waiting.remove(turn)
+                with contextlib.suppress(ValueError):  # `leave` may have stepped over it
+                    self._waiting.remove(turn)
             raise
 
     def leave(self) -> None:
