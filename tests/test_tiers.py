@@ -161,7 +161,7 @@ def test_without_namespaces_the_tier_is_confined_and_every_result_says_what_it_l
         assert (said["tier"], said["result_tier"]) == ("confined", "confined"), said
         assert said["degraded"] == said["result_degraded"]
         assert said["degraded"][0].startswith("not full: Tier full: ")
-        assert "clone" in said["degraded"][0]
+        assert "namespace" in said["degraded"][0]
         assert not any("namespace" in layer or layer in ("private root", "no capabilities") for layer in said["layers"])
         assert ("own uid" in said["layers"]) == ROOT
         assert any(layer.startswith("landlock abi") for layer in said["layers"])
@@ -186,7 +186,7 @@ def test_on_this_machine_as_it_is_the_tier_is_full_and_nothing_is_lacking(tmp_pa
     [
         (NO_LANDLOCK, ["landlock: this kernel has no Landlock"]),
         (NO_SECCOMP, ["seccomp"]),
-        (CONTAINER + NO_LANDLOCK, ["Tier full: ", "clone", "Tier confined: ", "landlock: this kernel has no Landlock"]),
+        (CONTAINER + NO_LANDLOCK, ["Tier full: ", "namespace: ", "Tier confined: ", "landlock: this kernel has no Landlock"]),
     ],
 )
 def test_what_no_tier_can_do_without_is_a_refusal_with_the_reason(tmp_path, around, rules, reasons):
