@@ -186,7 +186,10 @@ def test_on_this_machine_as_it_is_the_tier_is_full_and_nothing_is_lacking(tmp_pa
     [
         (NO_LANDLOCK, ["landlock: this kernel has no Landlock"]),
         (NO_SECCOMP, ["seccomp"]),
-        (CONTAINER + NO_LANDLOCK, ["Tier full: ", "namespace: ", "Tier confined: ", "landlock: this kernel has no Landlock"]),
+        (
+            CONTAINER + NO_LANDLOCK,
+            ["Tier full: ", "namespace: ", "Tier confined: ", "landlock: this kernel has no Landlock"],
+        ),
     ],
 )
 def test_what_no_tier_can_do_without_is_a_refusal_with_the_reason(tmp_path, around, rules, reasons):
