@@ -38,13 +38,13 @@ ALLOWED = """
     exit exit_group faccessat faccessat2 fadvise64 fallocate fchdir fdatasync fgetxattr flistxattr flock fork fstat fstatfs fsync ftruncate
     futex futex_requeue futex_wait futex_waitv futex_wake get_robust_list getcpu getcwd getdents getdents64 getegid geteuid getgid getgroups
     getitimer getpeername getpgid getpgrp getpid getppid getpriority getrandom getresgid getresuid getrlimit getrusage getsid getsockname
-    getsockopt gettid gettimeofday getuid inotify_rm_watch kill link
+    gettid gettimeofday getuid inotify_rm_watch kill link
     linkat lseek lstat madvise membarrier mincore mkdir mkdirat mprotect mremap msync munmap nanosleep
     newfstatat pause pidfd_open pidfd_send_signal pipe pipe2 poll ppoll pread64 preadv preadv2 pselect6 pwrite64 pwritev pwritev2 read
     readahead readlink readlinkat readv recvfrom recvmmsg recvmsg rename renameat renameat2 restart_syscall rmdir rseq rt_sigaction
     rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_tgsigqueueinfo sched_get_priority_max
     sched_get_priority_min sched_getaffinity sched_getattr sched_getparam sched_getscheduler sched_rr_get_interval
-    sched_yield select sendfile sendmmsg sendmsg sendto set_robust_list set_tid_address setitimer setpgid setrlimit setsid
+    sched_yield select sendfile set_robust_list set_tid_address setitimer setpgid setsid
     shutdown sigaltstack signalfd signalfd4 splice stat statfs statx symlink symlinkat sync_file_range sysinfo tee tgkill time
     timer_create timer_delete timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime times tkill
     truncate umask uname unlink unlinkat vfork wait4 waitid write writev
@@ -93,6 +93,9 @@ CREATES = 0o100 | 0o20000000
 """O_CREAT and the own bit of O_TMPFILE: only with them does open(2) look at its mode."""
 FIFO, FILE_TYPE = 0o010000, 0o170000
 LOW_32_BITS = 0xFFFFFFFF
+ALL_BITS = 0xFFFFFFFFFFFFFFFF
+RLIMITS, RLIMIT_CORE = 16, 4
+"""cell/layers.py sets the limit of a core file to 1, which keeps the host's crash handler away; 0 would let it be started."""
 SOCKET_TYPE = 0xF
 UNIX, INET, INET6 = 1, 2, 10
 STREAM, DGRAM, SEQPACKET = 1, 2, 5
@@ -100,6 +103,14 @@ OF_INTERNET = {STREAM: (0, 6), DGRAM: (0, 17)}
 PROTOCOLS = {UNIX: {STREAM: (0, 1), DGRAM: (0, 1)}, INET: OF_INTERNET, INET6: OF_INTERNET}
 """The family's own only: asking for another (SCTP, DCCP, L2TP, MPTCP, SMC) runs code that few look at, and may load it."""
 IP, SOL_SOCKET, TCP, UDP, IPV6 = 0, 1, 6, 17, 41
+SENT_FLAGS = {"sendto": 3, "sendmsg": 2, "sendmmsg": 3}
+"""call -> which argument."""
+MSG_OOB = 1
+IP_OPTIONS = (1, 2, 8, 10, 11, 15, 24, 32, 33, 34, 35, 36)
+"""TOS TTL PKTINFO MTU_DISCOVER RECVERR FREEBIND BIND_ADDRESS_NO_PORT, multicast"""
+IPV6_OPTIONS = (16, 17, 18, 19, 20, 21, 23, 25, 26, 49, 67)
+"""UNICAST_HOPS, multicast, MTU_DISCOVER RECVERR V6ONLY RECVPKTINFO TCLASS"""
+UDP_OPTIONS = (1,)
 TCP_OPTIONS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 18, 23, 25, 30)
 """NODELAY MAXSEG CORK, KEEPIDLE to LINGER2, DEFER_ACCEPT WINDOW_CLAMP INFO QUICKACK CONGESTION USER_TIMEOUT FASTOPEN NOTSENT_LOWAT: not
 TCP_ULP, which puts other kernel code between a program and its socket, nor signatures and repair."""
@@ -205,7 +216,13 @@ def _memory_and_processes(rules: _Rules, tier: str) -> None:
     rules.refuse(
         "mmap", rules.bits(3, MAP_HUGETLB, MAP_HUGETLB), errno=ENOMEM
     )  # in no figure of a process, and the host has few
-    rules.allow("prlimit64", rules.bits(0, LOW_32_BITS, 0))
+    for resource in range(RLIMITS):
+        if resource != RLIMIT_CORE:
+            rules.allow("prlimit64", rules.bits(0, LOW_32_BITS, 0), rules.bits(1, LOW_32_BITS, resource))
+            rules.allow("setrlimit", rules.bits(0, LOW_32_BITS, resource))
+    rules.allow(
+        "prlimit64", rules.bits(0, LOW_32_BITS, 0), rules.bits(1, LOW_32_BITS, RLIMIT_CORE), rules.bits(2, ALL_BITS, 0)
+    )
     for option in PRCTL:
         rules.allow("prctl", rules.bits(0, LOW_32_BITS, option))
     for persona in PERSONALITY:
@@ -250,13 +267,18 @@ def _sockets(rules: _Rules, tier: str) -> None:
 
 
 def _socket_options(rules: _Rules) -> None:
-    """All but the sizes of buffers, which are host memory that no limit of a process counts. Asking for larger ones is no error:
-    Linux cuts what is too large without a word, and here the default is the most.
+    """What programs set. Not the sizes of buffers, which are host memory that no limit of a process counts: asking for larger ones is no
+    error, since Linux cuts what is too large without a word, and here the default is the most. Not urgent data, which AF_UNIX has for
+    nobody (CVE-2025-38236). Of what can be asked, the first 64: a later one gives a handle to the process at the other end.
     """
-    for level in (IP, UDP, IPV6):
-        rules.allow("setsockopt", rules.bits(1, LOW_32_BITS, level))
-    for option in TCP_OPTIONS:
-        rules.allow("setsockopt", rules.bits(1, LOW_32_BITS, TCP), rules.bits(2, LOW_32_BITS, option))
+    for level, options in ((IP, IP_OPTIONS), (IPV6, IPV6_OPTIONS), (TCP, TCP_OPTIONS), (UDP, UDP_OPTIONS)):
+        for option in options:
+            rules.allow("setsockopt", rules.bits(1, LOW_32_BITS, level), rules.bits(2, LOW_32_BITS, option))
+    for level in (SOL_SOCKET, IP, IPV6, TCP, UDP):
+        rules.allow("getsockopt", rules.bits(1, LOW_32_BITS, level), rules.bits(2, LOW_32_BITS & ~63, 0))
+    for name, argument in SENT_FLAGS.items():
+        rules.allow(name, rules.bits(argument, MSG_OOB, 0))
+        rules.refuse(name, rules.bits(argument, MSG_OOB, MSG_OOB), errno=ENOTSUP)
     for option in SOCKET_OPTIONS:
         rules.allow("setsockopt", rules.bits(1, LOW_32_BITS, SOL_SOCKET), rules.bits(2, LOW_32_BITS, option))
     for option in BUFFER_SIZES:

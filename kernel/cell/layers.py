@@ -345,7 +345,10 @@ def limit(*, memory_bytes: int, file_bytes: int, descriptors: int, processes: in
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_FSIZE, file_bytes),
         (resource.RLIMIT_NOFILE, descriptors),
-        (resource.RLIMIT_CORE, 0),
+        (
+            resource.RLIMIT_CORE,
+            1,
+        ),  # no file is so small, and a handler that core_pattern names is started for 0 and not for 1
         (resource.RLIMIT_MEMLOCK, 65536),
         (resource.RLIMIT_MSGQUEUE, 0),
         (resource.RLIMIT_RTPRIO, 0),

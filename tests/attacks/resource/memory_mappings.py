@@ -7,9 +7,8 @@ import os
 
 from raw import A, escaped, fork, hold, libc, tried
 
-HELD_S = (
-    2.5 if A.way == "control" else 30.0
-)  # to count so many mappings takes a watchdog seconds, and longer on a busy machine
+# To count so many mappings takes a watchdog seconds, and longer on a busy machine.
+HELD_S = 2.5 if A.way == "control" else 30.0
 libc.mmap.restype = ctypes.c_void_p
 libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 PIECES = 30_000
