@@ -133,11 +133,15 @@ def stay(seconds: float) -> None:
         time.sleep(min(left, 0.1))
 
 
-def hold(seconds: float = 0.0) -> None:
-    """Long enough that what is held counts as held, and not as an overshoot between two looks, also on a machine that is busy."""
-    seconds = seconds or (2.5 if A.way == "control" else 9.0)
+def hold(seconds: float = 9.0) -> None:
+    """Long enough that what is held counts as held, and not as an overshoot between two looks; whoever has seen enough ends it."""
     print("HELD", flush=True)
     stay(seconds)
+
+
+def hold_alone() -> None:
+    """The same where nobody outside can see it: the program itself says that it was not ended."""
+    hold(2.5 if A.way == "control" else 9.0)
 
 
 def machine_code(code: bytes) -> int:

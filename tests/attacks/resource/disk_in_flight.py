@@ -7,7 +7,7 @@ import array
 import os
 import socket
 
-from raw import escaped, hold, refusable, tried
+from raw import escaped, hold_alone, refusable, tried
 
 a, b = socket.socketpair()
 written = 0
@@ -19,7 +19,7 @@ with refusable("write"):
             written += os.write(descriptor, bytes(1 << 20))
         a.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))])
         os.close(descriptor)
-hold()
+hold_alone()
 if written > 72 << 20:
     escaped(f"{written} bytes of removed files")
 tried()

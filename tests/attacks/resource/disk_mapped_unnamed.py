@@ -5,7 +5,7 @@
 import ctypes
 import os
 
-from raw import escaped, hold, libc, refusable, tried
+from raw import escaped, hold_alone, libc, refusable, tried
 
 libc.mmap.restype = ctypes.c_void_p
 written = 0
@@ -18,7 +18,7 @@ with refusable("write"):
             raise OSError("mmap")
         os.unlink("f")
         os.close(descriptor)
-hold()
+hold_alone()
 if written > 72 << 20:
     escaped(f"{written} bytes of removed files")
 tried()

@@ -5,7 +5,7 @@
 import os
 import threading
 
-from raw import escaped, hold, refusable, tried
+from raw import escaped, hold_alone, refusable, tried
 
 written = 0
 
@@ -26,7 +26,7 @@ with refusable("write"):
             descriptor = os.open(f"f{number}", os.O_WRONLY | os.O_CREAT, dir_fd=place)
             written += os.write(descriptor, bytes(1 << 20))
             os.close(descriptor)
-hold()
+hold_alone()
 if written > 72 << 20:
     escaped(f"{written} bytes in a folder that cannot be listed")
 tried()

@@ -2,7 +2,7 @@
 # severity: high
 # escape: said
 # stops: memory
-from raw import A, call, escaped, hold, refusable, tried
+from raw import A, call, escaped, hold_alone, refusable, tried
 
 held = 0
 with refusable("memfd"):
@@ -11,6 +11,6 @@ with refusable("memfd"):
     memory = call("memfd_create", b"m", 0)
     while held < int(A.memory_mb) * 3 << 19:
         held += os.write(memory, bytes(1 << 20))
-    hold()
+    hold_alone()
     escaped(f"{held} bytes in a memory file")
 tried()

@@ -6,7 +6,7 @@
 import fcntl
 import os
 
-from raw import A, escaped, hold, refusable, tried
+from raw import A, escaped, hold_alone, refusable, tried
 
 for _ in range(7):
     if os.fork() == 0:
@@ -23,7 +23,7 @@ with refusable("pipes"):
                 sent += os.write(writing, bytes(65536))
         except BlockingIOError:
             pass
-hold()
+hold_alone()
 if sent * 8 > int(A.memory_mb) << 20:
     escaped(f"{sent} bytes in each of 8 processes")
 tried()

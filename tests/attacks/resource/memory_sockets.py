@@ -5,7 +5,7 @@
 import os
 import socket
 
-from raw import A, escaped, hold, refusable, tried
+from raw import A, escaped, hold_alone, refusable, tried
 
 SENT_MAX = 24 << 20
 for _ in range(7):
@@ -24,7 +24,7 @@ with refusable("socketpair"):
                     sent += end.send(bytes(65536))
             except BlockingIOError:
                 held.append(pair)
-hold()
+hold_alone()
 if sent * 8 > int(A.memory_mb) << 20:
     escaped(f"{sent} bytes in each of 8 processes")
 tried()
