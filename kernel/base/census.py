@@ -101,7 +101,7 @@ def children(pid: int) -> list[int]:
 def census(top: int, guest: int = 0) -> Census:
     tasks, ticks, given = 0, 0, 0
     pages: dict[int, int] = {}
-    waiting = [*({guest} - {0}), *_children(top)[1]]
+    waiting = list({guest, *_children(top)[1]} - {0})  # the guest is a child of the keeper, and not of an init
     with suppress(OSError, ValueError, IndexError):
         ticks = sum(map(int, _after_name(top)[13:15]))
     while waiting:

@@ -139,7 +139,9 @@ class Host:
         return seen
 
     async def _neighbour(self, way: Boxed | Plain, heard: list[str]) -> tuple["asyncio.Task[Any]", dict[str, object]]:
-        task, pid = await way.neighbour([self.scene.secrets["neighbour"], self.scene.marker], heard)
+        task, pid = await way.neighbour(
+            [self.scene.secrets["neighbour"], self.scene.marker, f"n{self.scene.marker[2:]}"], heard
+        )
         until = time.monotonic() + 30
         while not heard and time.monotonic() < until and not task.done():
             await asyncio.sleep(0.005)

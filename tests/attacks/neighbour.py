@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 
-SECRET, MARKER = sys.argv[1:3]
+SECRET, MARKER, NAME = sys.argv[1:4]
 
 try:
     import kernel
@@ -21,6 +21,7 @@ except ImportError:
         os.write(1, f"{text}\n".encode())
 
 
+ctypes.CDLL(None).prctl(15, NAME.encode(), 0, 0, 0)  # so that it is found from outside
 kept = ctypes.create_string_buffer(SECRET.encode())
 tmp = os.environ.get("TMPDIR", "/tmp")
 for place in (os.getcwd(), tmp, "/dev/shm"):

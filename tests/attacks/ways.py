@@ -24,7 +24,7 @@ from typing import Any
 from boxes import Opened
 from corpus import HERE, Program
 from judge import Seen
-from sampler import children, entries, tree
+from sampler import children, entries, processes_named, tree
 
 LIMITS = {
     "workspace_bytes_max": 64 << 20, "workspace_inodes_max": 2000, "file_bytes_max": 32 << 20, "output_bytes_max": 2 << 20,
@@ -85,12 +85,11 @@ class Boxed:
         return (await self.sandbox.read(uri=uri)).data
 
     async def neighbour(self, arguments: list[str], heard: list[str]) -> "tuple[asyncio.Task[Any], Callable[[], int]]":
-        before = {pid for group in self.groups() for pid in group}
         code = (HERE / "neighbour.py").read_text(encoding="utf8")
         running = self.sandbox.run(
             code, argv=arguments, timeout_s=60, on_note=lambda note: heard.append(note.get("log", ""))
         )
-        return asyncio.ensure_future(running), lambda: max({pid for group in self.groups() for pid in group} - before)
+        return asyncio.ensure_future(running), lambda: max(processes_named(arguments[2]))
 
     async def serves(self) -> str:
         try:
