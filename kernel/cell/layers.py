@@ -31,7 +31,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 __all__ = [
-    "FULL_NAMESPACES", "INSIDE_ID", "NAMESPACES", "Binds", "Folders", "LayerError", "Rule", "become", "clone", "close_all_but",
+    "BESIDE", "FULL_NAMESPACES", "INSIDE_ID", "NAMESPACES", "Binds", "Folders", "LayerError", "Rule", "become", "clone", "close_all_but",
     "confine_files", "drop_capabilities", "enter", "filter_calls", "first_to_go", "hold_descriptors", "keep_capabilities", "landlock_abi",
     "leave_for_new", "limit", "loopback_up", "lower_limits", "map_ids", "new_root", "no_new_privileges", "opened_rules", "own_folders", "own_user_namespace",
     "subreaper", "visible",
@@ -45,6 +45,8 @@ NAMESPACES = {
     "user": 0x10000000, "mount": 0x00020000, "pid": 0x20000000, "network": 0x40000000, "ipc": 0x08000000, "uts": 0x04000000,
     "cgroup": 0x02000000,
 }  # fmt: skip
+BESIDE = 0x8000
+"""CLONE_PARENT: the new process is a child of our parent."""
 FULL_NAMESPACES = sum(NAMESPACES.values())
 
 _CLONE = {"x86_64": 56, "aarch64": 220}

@@ -241,13 +241,9 @@ class _Full:
         top, top_pidfd = self.nursery.take()
         try:
             layers.map_ids(top, request["uid"], request["gid"])
-            layers.enter(top_pidfd, "pid")  # for the next fork only
-            try:
-                pid = _fork()
-                if pid == 0:
-                    self._be_guest(request, descriptors, top_pidfd)
-            finally:
-                layers.enter(self._own_pids, "pid")
+            pid = self._fork_into(top_pidfd)
+            if pid == 0:
+                self._be_guest(request, descriptors, top_pidfd)
         except layers.LayerError:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(top_pidfd, signal.SIGKILL)
@@ -255,6 +251,35 @@ class _Full:
             self.prepare()
             raise
         return Child(request["spawn"], top, top_pidfd, pid, os.pidfd_open(pid))
+
+    def _fork_into(self, init: int) -> int:
+        """A child of ours in the pid namespace of `init`. Only root may come back from there: for others somebody goes who never returns."""
+        if os.geteuid() == 0:
+            layers.enter(init, "pid")  # for the next fork only
+            try:
+                return _fork()
+            finally:
+                layers.enter(self._own_pids, "pid")
+        told, tell = os.pipe()
+        scout = _fork()
+        if scout == 0:
+            try:
+                layers.enter(init, "pid")
+                pid = layers.clone(layers.BESIDE)
+                if pid == 0:
+                    return 0
+                said = str(pid)
+            except layers.LayerError as error:
+                said = str(error)
+            os.write(tell, said.encode())
+            os._exit(0)
+        os.close(tell)
+        said = os.read(told, 4096).decode()
+        os.close(told)
+        os.waitpid(scout, 0)
+        if not said.isdigit():
+            raise layers.LayerError("pid namespace", said.removeprefix("pid namespace: "))
+        return int(said)
 
     def _be_guest(self, request: Request, descriptors: list[int], init: int) -> NoReturn:
         try:
