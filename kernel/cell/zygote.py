@@ -256,10 +256,13 @@ class _Full:
         """A child of ours in the pid namespace of `init`. Only root may come back from there: for others somebody goes who never returns."""
         if os.geteuid() == 0:
             layers.enter(init, "pid")  # for the next fork only
+            pid = -1
             try:
-                return _fork()
+                pid = _fork()
             finally:
-                layers.enter(self._own_pids, "pid")
+                if pid != 0:  # the child stays there
+                    layers.enter(self._own_pids, "pid")
+            return pid
         told, tell = os.pipe()
         scout = _fork()
         if scout == 0:
