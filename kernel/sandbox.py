@@ -179,6 +179,7 @@ class Sandbox:
         self._zygote: Zygote | None = None
         self._retired: list[Zygote] = []
         """Worn, and with children still."""
+        self._ending: set[asyncio.Task[None]] = set()
         self.refusals: list[str] = []
         """Why a better tier was not taken."""
         self._cells: set[Cell] = set()
@@ -233,6 +234,8 @@ class Sandbox:
         async with self._restarting:
             for zygote in (*self._retired, *([self._zygote] if self._zygote else [])):
                 await zygote.close()
+        if self._ending:
+            await asyncio.wait(self._ending)
         await self.settled()
         self._watch.close()
         if self._places is not None:
@@ -282,7 +285,6 @@ class Sandbox:
             self._check(language, timeout_s, memory_mb, packages, allow_hosts)
             given = checked_files(files or {}, self._limits)
             texts = [_utf8("code", code), _utf8("stdin", stdin or ""), *(_utf8("argv", word) for word in argv)]
-            act.given(texts[0], argv, given)
             start = {
                 "v": 1, "mode": "code", "language": language, "code": code, "argv": list(argv),
                 "files": {path: _text_or_base64(data) for path, data in given.items()},
@@ -290,7 +292,10 @@ class Sandbox:
             cell, claim = await self._cell(timeout_s, memory_mb, skill), None
             act.sandbox_id = cell.id
             try:
-                if rest := cell.begin(start, texts[1]):
+                rest = cell.begin(start, texts[1])
+                self._parking.look_after()
+                act.given(texts[0], argv, given)  # while the guest wakes up
+                if rest:
                     await cell.send(rest)
                 claim = await self._converse(cell, on_note)
                 ended = await (cell.end(kill=False, given=given) if claim is None else cell.finish(given))
@@ -394,7 +399,9 @@ class Sandbox:
 
         cell.on_close = closed
         try:
-            if rest := cell.begin(start):
+            rest = cell.begin(start)
+            self._parking.look_after()
+            if rest:
                 await cell.send(rest)
         except BaseException:
             cell.abandon()
@@ -499,7 +506,8 @@ class Sandbox:
                     self._retired.append(old)
             for zygote in [one for one in self._retired if not one.alive or not one.children]:
                 self._retired.remove(zygote)
-                self._scheduler.spawn(zygote.close(), "a zygote ends")
+                self._ending.add(ending := self._scheduler.spawn(zygote.close(), "a zygote ends"))
+                ending.add_done_callback(self._ending.discard)
             assert self._zygote is not None
             return self._zygote
 

@@ -121,6 +121,7 @@ class Cell:
         self._guest = 0
         self._eyes: census.LastLook | None = None
         self._workspace = -1
+        self._bare_bytes = 0
         self._scratch = (
             -1 if place.scratch is None else os.open(place.scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         )
@@ -212,6 +213,7 @@ class Cell:
             message: dict[str, Any] = json.loads(packet) if packet else {}
             if "up" in message:
                 self._workspace = descriptors[0]
+                self._bare_bytes = os.fstat(self._workspace).st_size
                 _settle(self._up, tuple(message["up"]))
                 if self._has_init:
                     self._loop.remove_reader(
@@ -236,20 +238,20 @@ class Cell:
     # --- its one call
 
     def arm(self, bounds: Bounds) -> None:
-        """Hold it to its bounds from now on: before START, so that no moment of the guest's own goes unseen."""
+        """Its bounds from now on. `begin` has the watchdog look after it."""
         self._bounds = bounds
         self._began = self._clock.monotonic()
         self._cpu_before_s = self._own_cpu_s()
-        self._watch.add(self, self._began + min(WATCH_S, bounds.timeout_s or WATCH_S))
 
     def begin(self, start: Mapping[str, Any], stdin: bytes = b"") -> bytes:
-        """Send START with the call's own bounds; what the socket did not take at once is for `send`."""
+        """Send START with the call's own bounds, and have them watched; what the socket did not take at once is for `send`."""
         bounds = {
             "memory_bytes": address_space_bytes(self._bounds.memory_bytes), "processes": self._bounds.nproc,
             "cpu_s": None if self._bounds.timeout_s is None else int(self._bounds.timeout_s) + 2,
         }  # fmt: skip
         frame = encode(START, 0, json.dumps({**start, "bounds": bounds}).encode())
         try:
+            self._watch.add(self, self._began + min(WATCH_S, self._bounds.timeout_s or WATCH_S))
             if not stdin:
                 return frame[self._frames.send(frame) :]
             source = _stdin(stdin)
@@ -420,10 +422,20 @@ class Cell:
     async def finish(self, given: Mapping[str, bytes]) -> Ended:
         """END has come: the guest lingers. Kill, and look at what it left. The caller must `abandon` it, which can wait for the reply."""
         self._note_usage()
-        bare = self._workspace < 0 or workspace.is_empty(self._workspace)
+        bare = self._is_bare()
         alone = bare or (self._birth is not None and self._eyes is not None and self._eyes.alone(self._birth.pid))
         self._kill()
         return self._conclude(None, () if bare else await self._files(given, settle=not alone))
+
+    def _is_bare(self) -> bool:
+        """Whether nothing is in its workspace. The folder of a tmpfs has a size by the number of its entries."""
+        if self._workspace < 0:
+            return True
+        return (
+            os.fstat(self._workspace).st_size == self._bare_bytes
+            if self._has_init
+            else next(os.scandir(self._workspace), None) is None
+        )
 
     async def end(self, *, kill: bool, given: Mapping[str, bytes] | None = None) -> Ended:
         """Kill the tree if asked, else wait until the guest ends by itself; then look at what it left."""
@@ -456,8 +468,8 @@ class Cell:
 
     def _conclude(self, last: Reaped | None, files: tuple[workspace.Found, ...]) -> Ended:
         wall_s = self._clock.monotonic() - self._began
-        self._stdout.close()
-        self._stderr.close()
+        self._stdout.drain()
+        self._stderr.drain()
         status = None if last is None else last["status"]
         code = None if status is None else os.waitstatus_to_exitcode(status)
         number = -code if code is not None and code < 0 else None
@@ -477,7 +489,7 @@ class Cell:
     def _note_usage(self) -> None:
         """What the system knows of the guest while it still lives."""
         if self._eyes is not None and not self._down.done():
-            now = self._eyes.read()
+            now = self._eyes.read(short=self._clock.monotonic() - self._began < WATCH_S)
             self._cpu_seen_s = max(self._cpu_seen_s, self._own_cpu_s() + now.waited_cpu_s)
             self._peak_bytes = max(self._peak_bytes, now.peak_bytes)
 

@@ -46,13 +46,15 @@ class Stream:
         self.bytes_seen = 0
         self._loop.add_reader(descriptor, self._readable)
 
-    def close(self) -> None:
+    def drain(self) -> None:
         """Take what is in the pipe now, and no more."""
         if self._open:
             for _ in range(16):  # a pipe holds 64 KiB; whoever refills it is not waited for
                 if not self._read():
                     break
-            self._shut()
+
+    def close(self) -> None:
+        self._shut()
 
     @property
     def dropped(self) -> int:

@@ -86,14 +86,13 @@ class Parking:
 
     def open(self) -> None:
         """Fill it, behind everybody's back."""
-        self._look_after()
+        self.look_after()
 
     async def take(self, name: Kind) -> Parkable:
         self._taken_at = self._now()
         self._failing = False
         kind = self._known(name)
         kind.taken += 1
-        self._look_after()
         while kind.parked:
             cell = kind.parked.popleft()
             cell.on_lost = None
@@ -135,7 +134,8 @@ class Parking:
                 kind.wanted = max(kind.wanted, min(1, self._most))
         return kind
 
-    def _look_after(self) -> None:
+    def look_after(self) -> None:
+        """To be called after a take, when there is time: begins to make up for it."""
         if self._refill is None and not self._closed:
             self._refill = asyncio.get_running_loop().call_later(QUIET_S, self._tend)
 
@@ -145,7 +145,7 @@ class Parking:
         if self._closed or self._failing:
             return
         if self._now() - self._taken_at < QUIET_S:
-            self._look_after()
+            self.look_after()
             return
         if any(kind.unborn for kind in self._kinds.values()):
             return  # it comes back here when it is born
@@ -173,7 +173,7 @@ class Parking:
                 kind.unborn.remove(birth)
                 if cell is not None:
                     self._park(kind, cell)
-            self._look_after()
+            self.look_after()
 
     def _park(self, kind: _Kind, cell: Parkable) -> None:
         if self._closed or kind not in self._kinds.values():
@@ -186,7 +186,7 @@ class Parking:
         if cell in kind.parked:
             kind.parked.remove(cell)
         cell.abandon()
-        self._look_after()
+        self.look_after()
 
     def _shrink_later(self) -> None:
         if self._shrink is not None:

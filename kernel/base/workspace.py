@@ -28,7 +28,7 @@ from .limits import Limits
 from .output import harmless
 from .system import flags
 
-__all__ = ["Found", "Usage", "checked_files", "checked_path", "clear", "collect", "is_empty", "is_small", "usage"]
+__all__ = ["Found", "Usage", "checked_files", "checked_path", "clear", "collect", "is_small", "usage"]
 
 DEPTH_MAX = 32
 CHARS_MAX = 1000
@@ -100,10 +100,6 @@ def checked_files(files: Mapping[str, str | bytes], limits: Limits) -> dict[str,
             " The operator's line is `workspace_bytes_max` in [limits] of config.toml.",
         )
     return checked
-
-
-def is_empty(workspace: int) -> bool:
-    return not os.listdir(workspace)
 
 
 def is_small(workspace: int) -> bool:

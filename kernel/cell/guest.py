@@ -60,19 +60,9 @@ WARM = """
 """
 """What nearly every guest imports: loaded once in the zygote, shared by all."""
 
-REHEARSAL = json.dumps(
-    {
-        "v": 1, "mode": "code", "language": "python", "argv": [], "files": {},
-        "bounds": {"memory_bytes": 1 << 62, "processes": 1 << 30, "cpu_s": None},
-        "code": "import os, sys\nx = [n for n in range(3)]\nprint(x)\nprint(1)",
-    }
-)  # fmt: skip
 PYTHON_FATAL = (signal.SIGXFSZ,)
 """Ignored by the interpreter; put back to their default so that a file past the limit ends the guest by name and not by an errno."""
 SHELL_FATAL = (signal.SIGXFSZ, signal.SIGPIPE)
-
-_ours: list[str] = []
-"""Names of this package's modules, listed in the zygote: to walk through all names would copy the page of each."""
 
 
 class Place(NamedTuple):
@@ -98,78 +88,73 @@ def prefixes() -> list[str]:
 
 
 def warm_up() -> None:
-    """In the zygote: load what a guest uses first, and let the interpreter specialise what runs for each."""
+    """In the zygote: load what a guest uses first, let the interpreter specialise what runs for each, and take ourselves out of sight."""
     for name in WARM.split():
         importlib.import_module(name)
-    _ours.extend(name for name in sys.modules if name.split(".")[0] == __package__)
-    for _ in range(8):
-        _rehearse(Place("/", "/", None))
-
-
-def begin(place: Place, *, rehearse: bool) -> None:
-    """In the child, once it is locked: all that does not depend on START."""
-    atfork.give_back()
-    for name in _ours:
-        del sys.modules[name]  # a file of the guest may have that name
-    gc.enable()
     for number in PYTHON_FATAL:
         signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a guest that is stopped has shown its lines
+    for name in [name for name in sys.modules if name.split(".")[0] == __package__]:
+        del sys.modules[name]  # a file of the guest may have that name
+    sys.modules["kernel"] = _notes()
+    for _ in range(8):
+        _rehearse()
+    platform._uname_cache = None  # type: ignore[attr-defined]  # noqa: SLF001  importing uuid fills it: the host's name
+
+
+def dress(place: Place) -> None:
+    """Environment and search path; once in the zygote where they are the same for all guests."""
     os.environ.clear()
     os.environ.update(place.environment())
+    sys.path.insert(0, place.workspace)
+
+
+def begin(place: Place, *, rehearse: bool) -> socket.socket:
+    """In the child, once it is locked: what need not wait for START. Returns the channel."""
+    atfork.give_back()
     os.chdir(place.workspace)
+    channel = socket.socket(fileno=FRAMES)
     if rehearse:
-        for _ in range(2):
-            _rehearse(place)
+        _rehearse()
+    return channel
 
 
-def _rehearse(place: Place) -> None:
+def _rehearse() -> None:
     """The way of a short call with a channel and an output of its own, without a trace."""
     kept = sys.modules["__main__"], sys.argv
-    ours, theirs = socket.socketpair()
     stdout, null = os.dup(1), os.open("/dev/null", os.O_WRONLY)
+    ours, theirs = socket.socketpair()
     os.dup2(null, 1)
     try:
-        ours.sendall(frames.encode(frames.START, 0, REHEARSAL.encode()))
-        frame, _ = frames.receive_start(theirs)
-        assert frame is not None
-        start = json.loads(frame.payload)
-        layers.lower_limits(**start["bounds"])
+        ours.sendall(frames.encode(frames.START, 0, _SAMPLE))
+        start = _started(theirs)
         _write_files(start["files"])
-        _stage(theirs, place)
         outcome = _Outcome()
         _execute(start["code"], ["main.py", *start["argv"]], outcome)
         _wind_up(outcome, logging.shutdown)
-        _say(theirs, outcome)
+        theirs.sendall(_ending(outcome))
     finally:
         os.dup2(stdout, 1)
         for descriptor in (stdout, null):
             os.close(descriptor)
         ours.close()
         theirs.close()
-    sys.path.remove(place.workspace)
     sys.modules["__main__"], sys.argv = kept
-    del sys.modules["kernel"]
-    platform._uname_cache = None  # type: ignore[attr-defined]  # noqa: SLF001  importing uuid fills it: the host's name
     linecache.cache.pop(CODE_NAME, None)
+    gc.disable()
     assert outcome.exit_code == 0, outcome.error
 
 
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+_SAMPLE = json.dumps({
+    "v": 1, "mode": "code", "language": "python", "argv": ["a"], "files": {}, "bounds": {"memory_bytes": -1, "processes": -1, "cpu_s": -1},
+    "code": "import os, sys\nx = [str(n) + 'a' for n in range(3)]\nprint(x, len(x))\nf'{x}'",
+}).encode()  # fmt: skip
+"""Bounds that change nothing, and lines that many begin with."""
 
 
-def main(place: Place) -> NoReturn:
-    channel = socket.socket(fileno=FRAMES)
-    frame, stdin = frames.receive_start(channel)
-    if frame is None:
-        os._exit(0)
-    start = json.loads(frame.payload)
-    if stdin >= 0:
-        os.dup2(stdin, 0)
-        os.close(stdin)
-    layers.lower_limits(**start["bounds"])
+def main(place: Place, channel: socket.socket) -> NoReturn:
+    start = _started(channel)
     if start["mode"] == "program":
         turns.run(channel, start)
         os._exit(0)
@@ -180,7 +165,21 @@ def main(place: Place) -> NoReturn:
     except OSError as error:
         print(f"What was given cannot be written: {error}", file=sys.stderr, flush=True)
         os._exit(126)
-    _python(channel, start, place)
+    _python(channel, start)
+
+
+def _started(channel: socket.socket) -> dict[str, Any]:
+    """START, taken on: stdin and the limits of this call."""
+    frame, stdin = frames.receive_start(channel)
+    if frame is None:
+        os._exit(0)
+    start: dict[str, Any] = json.loads(frame.payload)
+    if stdin >= 0:
+        os.dup2(stdin, 0)
+        os.close(stdin)
+    layers.lower_limits(**start["bounds"])
+    gc.enable()
+    return start
 
 
 def _write_files(files: dict[str, Any]) -> None:
@@ -222,30 +221,26 @@ class _Outcome:
         return {name: value for name, value in fields.items() if value is not None}
 
 
-def _python(channel: socket.socket, start: dict[str, Any], place: Place) -> NoReturn:
+def _python(channel: socket.socket, start: dict[str, Any]) -> NoReturn:
     born = os.getpid()
-    _stage(channel, place)
     outcome = _Outcome()
     _execute(start["code"], ["main.py", *start["argv"]], outcome)
     _wind_up(outcome, atexit._run_exitfuncs)  # noqa: SLF001
     if os.getpid() == born:
         with contextlib.suppress(OSError):
-            _say(channel, outcome)
+            channel.sendall(_ending(outcome))
             while channel.recv(65536):  # until the kernel closes its end, which it does after the kill
                 pass
     os._exit(outcome.exit_code & 0xFF)
 
 
-def _stage(channel: socket.socket, place: Place) -> None:
-    # getattr: typeshed has TextIO here, whose real class is TextIOWrapper.
+def _ending(outcome: _Outcome) -> bytes:
+    return frames.encode(frames.END, 0, json.dumps(outcome.to_wire()).encode())
+
+
+def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a guest that is stopped has shown its lines
-    sys.path.insert(0, place.workspace)
-    sys.modules["kernel"] = _notes(channel)
-
-
-def _say(channel: socket.socket, outcome: _Outcome) -> None:
-    channel.sendall(frames.encode(frames.END, 0, json.dumps(outcome.to_wire()).encode()))
+        stream.flush()
 
 
 def _execute(code: str, argv: list[str], outcome: _Outcome) -> None:
@@ -318,13 +313,15 @@ def _wind_up(outcome: _Outcome, exit_functions: Callable[[], None]) -> None:
         outcome.error = outcome.error or _told(error)
 
 
-def _notes(channel: socket.socket) -> types.ModuleType:
+def _notes() -> types.ModuleType:
     """`import kernel` in plain code: log and progress, nothing else; a program (cell/turns.py) gets the whole module."""
     module = types.ModuleType("kernel", "Notes to whoever started this sandbox.")
     counter = itertools.count()
 
     def send(note: dict[str, Any]) -> None:
-        channel.sendall(frames.encode(frames.NOTE, next(counter), json.dumps(note).encode()))
+        left = memoryview(frames.encode(frames.NOTE, next(counter), json.dumps(note).encode()))
+        while left:
+            left = left[os.write(FRAMES, left) :]
 
     def log(*parts: Any) -> None:
         send({"log": " ".join(map(str, parts))})

@@ -3,9 +3,9 @@
     kernel ──life (a pipe that nobody writes to)──> zygote's stdin ──> nursery ──clone──> init, init, init ...
 
 The nursery is forked from the zygote at its start. It has none of the zygote's descriptors, and lends nothing of its memory to its
-children but libc and one stack: `clone` starts them in fgetc(stdin). An init is therefore 60 KiB, born in a quarter of a millisecond
-with a user and a pid namespace of its own, and there is no code in it that a guest could talk to. Orphans of a sandbox come to it and are
-reaped by the system, since it ignores SIGCHLD.
+children but libc and one stack: `clone` starts them in fgetc(stdin). An init is therefore 60 KiB, and there is no code in it that a guest
+could talk to. It is born into fresh namespaces of every kind, which a guest then enters; its mount namespace is a copy of the stem's
+(zygote.py). Orphans of a sandbox come to it and are reaped by the system, since it ignores SIGCHLD.
 
 Guarantees
 1. When the last writer of `life`, the kernel, is gone, every init ends, and with it its pid namespace: all of the sandbox.
@@ -14,7 +14,7 @@ Guarantees
 4. An init is locked as its nursery is: no_new_privs, a Landlock domain without a single file, a filter of 35 system calls. What it has are the
    capabilities of its own user namespace, which nobody without code can use.
 
-One init is made ahead, so that whoever forks a guest need not wait for it. If the nursery dies, the zygote ends, and the kernel starts another.
+One init is made ahead, so that whoever forks a guest need not wait for it: a network namespace takes longer than all else. If the nursery dies, the zygote ends, and the kernel starts another.
 """
 
 import ctypes
@@ -34,17 +34,17 @@ _PID = struct.Struct("=i")
 _STACK_BYTES = 1 << 16
 _STREAM_BYTES = 64
 _DONTFORK, _FULLY_BUFFERED = 10, 0
-_FLAGS = layers.NAMESPACES["user"] | layers.NAMESPACES["pid"] | signal.SIGCHLD
+_FLAGS = layers.FULL_NAMESPACES | signal.SIGCHLD
 
 
 class Nursery:
     """The zygote's end."""
 
-    def __init__(self, uid: int, gid: int, program: bytes) -> None:
+    def __init__(self, uid: int, gid: int, stem: int, program: bytes) -> None:
         """Forks it. `uid` and `gid` are its own; it keeps them when they are ours. `program`: its filter of system calls."""
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if os.fork() == 0:
-            _serve(theirs, uid, gid, program)
+            _serve(theirs, uid, gid, stem, program)
         theirs.close()
         self.order()
 
@@ -64,10 +64,10 @@ class Nursery:
         return pid, descriptors[0]
 
 
-def _serve(zygote: socket.socket, uid: int, gid: int, program: bytes) -> NoReturn:
+def _serve(zygote: socket.socket, uid: int, gid: int, stem: int, program: bytes) -> NoReturn:
     try:
         try:
-            birth = _settle_in(zygote, uid, gid, program)
+            birth = _settle_in(zygote, uid, gid, stem, program)
         except layers.LayerError as error:
             while zygote.recv(1):
                 zygote.send(_PID.pack(-1) + str(error).encode())
@@ -86,7 +86,8 @@ def _serve(zygote: socket.socket, uid: int, gid: int, program: bytes) -> NoRetur
         os._exit(1)
 
 
-def _settle_in(zygote: socket.socket, uid: int, gid: int, program: bytes) -> "_Birth":
+def _settle_in(zygote: socket.socket, uid: int, gid: int, stem: int, program: bytes) -> "_Birth":
+    layers.enter(stem, "mount")
     layers.close_all_but((0, 1, 2, zygote.fileno()))
     if os.geteuid() != uid:
         layers.keep_capabilities()

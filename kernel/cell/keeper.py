@@ -100,14 +100,15 @@ class Keeper:
             layers.close_all_but((0, 1, 2, guest.FRAMES, self.leash.fileno(), self.workspace))
             for end in (self.wake, self.wake_end, self.permits, self.permits_end):
                 end.detach()  # closed just now; its number may be another's soon
-            guest.begin(self.place, rehearse=self.request["rehearse"])
+            guest.dress(self.place)
+            channel = guest.begin(self.place, rehearse=self.request["rehearse"])
             _tell(self.leash, {"up": self.applied}, self.workspace)
             os.close(self.workspace)
             self.leash.close()
         except BaseException as error:  # noqa: BLE001
             report(self.leash.fileno(), error)
             os._exit(126)
-        guest.main(self.place)
+        guest.main(self.place, channel)
 
     # --- after the fork: wait, kill, reap, report
 

@@ -20,7 +20,6 @@ equal on every architecture for calls newer than 2019 (asm-generic/unistd.h).
 
 import ctypes
 import errno
-import fcntl
 import os
 import resource
 import signal
@@ -33,7 +32,7 @@ from typing import NamedTuple
 __all__ = [
     "BESIDE", "FULL_NAMESPACES", "INSIDE_ID", "NAMESPACES", "Binds", "Folders", "LayerError", "Rule", "become", "clone", "close_all_but",
     "confine_files", "drop_capabilities", "enter", "filter_calls", "first_to_go", "hold_descriptors", "keep_capabilities", "landlock_abi",
-    "leave_for_new", "limit", "loopback_up", "lower_limits", "map_ids", "new_root", "no_new_privileges", "opened_rules", "own_folders", "own_user_namespace",
+    "leave_for_new", "limit", "loopback_up", "lower_limits", "map_ids", "new_root", "no_new_privileges", "opened_rules", "own_folders", "own_user_namespace", "set_hostname",
     "subreaper", "visible",
 ]  # fmt: skip
 
@@ -59,8 +58,8 @@ _NO_SETUID_FIXUP = 1 << 2
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
 _MNT_DETACH = 2
-_GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 1
-"""Of a network interface: SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP."""
+_SET_FLAGS = 0x8914
+"""Of a network interface: SIOCSIFFLAGS."""
 _AT_RECURSIVE, _AT_FDCWD = 0x8000, -100
 
 # PyDLL keeps the interpreter lock: `clone` returns twice, and neither return may find it given away.
@@ -158,9 +157,10 @@ def leave_for_new(*names: str) -> None:
     _check(_libc.unshare(ctypes.c_int(flags)), f"{names[0]} namespace", "unshare")
 
 
-def enter(descriptor: int, name: str) -> None:
-    """setns(2): the namespace `name` that `descriptor` stands for, a pidfd or a file of /proc/*/ns."""
-    _check(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(NAMESPACES[name])), f"{name} namespace", "setns")
+def enter(descriptor: int, *names: str) -> None:
+    """setns(2): namespaces of the kinds `names` that `descriptor` stands for: a pidfd, or for one of them a file of /proc/*/ns."""
+    flags = sum(NAMESPACES[name] for name in names)
+    _check(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(flags)), f"{names[0]} namespace", "setns")
 
 
 def visible() -> None:
@@ -187,15 +187,22 @@ def subreaper() -> None:
 # --- the guest's own machine (tier full)
 
 
+def set_hostname(name: str) -> None:
+    text = name.encode()
+    _check(_libc.sethostname(text, ctypes.c_size_t(len(text))), "uts namespace", "sethostname")
+
+
 def loopback_up() -> None:
-    """127.0.0.1 works among the guest's own processes; the namespace has no other interface."""
+    """127.0.0.1 works among the guest's own processes; the namespace has no other interface. Its flags are 0 and IFF_LOOPBACK till then."""
+    any_socket = _check(_libc.socket(socket.AF_INET.value, _DATAGRAM_CLOEXEC, 0), "network namespace", "socket")
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_socket:
-            request = struct.pack("16sh14x", b"lo", 0)
-            name, flags = struct.unpack("16sh14x", fcntl.ioctl(any_socket, _GET_FLAGS, request))
-            fcntl.ioctl(any_socket, _SET_FLAGS, struct.pack("16sh14x", name, flags | _UP))
-    except OSError as error:
-        raise LayerError("network namespace", f"loopback: {error.strerror}") from error
+        _check(_libc.ioctl(any_socket, ctypes.c_ulong(_SET_FLAGS), _LOOPBACK_UP), "network namespace", "loopback")
+    finally:
+        os.close(any_socket)
+
+
+_DATAGRAM_CLOEXEC = int(socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+_LOOPBACK_UP = struct.pack("16sh14x", b"lo", 1)
 
 
 class Binds(NamedTuple):
@@ -324,7 +331,7 @@ def _set_attributes(target: str, attributes: int, *, recursive: bool) -> None:
 def drop_capabilities() -> None:
     """Empty all five sets. The bounding set first: it needs a capability."""
     drop = _libc.prctl
-    for capability in _CAPABILITIES:
+    for capability in range(64):
         if drop(_PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
             if ctypes.get_errno() == errno.EINVAL:
                 break  # past the last one this kernel knows
@@ -333,7 +340,6 @@ def drop_capabilities() -> None:
     _check(_libc.capset(_CAPABILITY_HEADER, bytes(24)), "capabilities", "capset")
 
 
-_CAPABILITIES = [ctypes.c_ulong(number) for number in range(64)]
 _CAPABILITY_HEADER = struct.pack("=Ii", 0x20080522, 0)
 
 
@@ -366,7 +372,7 @@ def limit(*, memory_bytes: int, file_bytes: int, descriptors: int, processes: in
 
 
 def lower_limits(*, memory_bytes: int, processes: int, cpu_s: int | None) -> None:
-    """By the guest itself, of what it was locked with: what one call asks for. Where it asks for more it stays as it is.
+    """By the guest itself, of what it was locked with: what one call asks for. Where it asks for more, or a negative number, it stays.
 
     CPU: SIGXCPU a second before SIGKILL, so that the reason shows.
     """
@@ -376,7 +382,7 @@ def lower_limits(*, memory_bytes: int, processes: int, cpu_s: int | None) -> Non
         (resource.RLIMIT_CPU, cpu_s),
     ):
         _, hard = resource.getrlimit(which)
-        if most is not None and (hard == resource.RLIM_INFINITY or most < hard):
+        if most is not None and most >= 0 and (hard == resource.RLIM_INFINITY or most < hard):
             resource.setrlimit(which, (most, most + 1 if which == resource.RLIMIT_CPU else most))
 
 
@@ -444,9 +450,13 @@ def confine_files(rules: Iterable[Rule], *, tcp_denied: bool) -> tuple[str, ...]
     request = ctypes.create_string_buffer(struct.pack("=QQQ", handled, tcp, scope), 24)
     ruleset = _check(_syscall(_LANDLOCK_CREATE, request, size, 0), "landlock", "landlock_create_ruleset")
     try:
+        call, number, into, kind, none = _libc.syscall, *map(ctypes.c_long, (_LANDLOCK_ADD, ruleset, 1, 0))
         for place, rights in rules:
-            rule = struct.pack("=Qi", rights & handled, place)
-            _check(_syscall(_LANDLOCK_ADD, ruleset, 1, rule, 0), "landlock", "landlock_add_rule")
+            _check(
+                call(number, into, kind, struct.pack("=Qi", rights & handled, place), none),
+                "landlock",
+                "landlock_add_rule",
+            )
         _check(_syscall(_LANDLOCK_RESTRICT, ruleset, 0), "landlock", "landlock_restrict_self")
     finally:
         os.close(ruleset)

@@ -15,9 +15,9 @@ Leash (SEQPACKET, between the kernel and the child):
     keeper  {"ended": wait status of G | null, "cpu_s", "peak_bytes"}    tier confined: all processes of the sandbox are dead
     kernel  b"K", or end of file                                    tier confined: kill everything
 
-In tier full what all guests see alike, a root of read-only trees, is built once, in a mount namespace of its own (the stem). A guest takes
-its place there, enters the user namespace of its init, leaves for namespaces of its own, and mounts what it may write. A sandbox with a
-skill's folder builds the whole root itself, since the host's paths cannot be seen from the stem.
+In tier full what all guests see alike, a root of read-only trees, is built once, in a mount namespace of its own (the stem). Each init is
+born with a copy of it, beside fresh namespaces of every other kind; a guest enters them all and mounts what it may write. A sandbox with
+a skill's folder builds the whole root itself, since the host's paths cannot be seen from the stem.
 
 Guarantees
 1. A child is fully locked before it waits for START: a pool of parked children needs nothing but a list of them.
@@ -66,8 +66,10 @@ def main(control_number: int) -> None:
         os.dup2(control.detach(), CONTROL, inheritable=False)
         control = socket.socket(fileno=CONTROL)
     layers.close_all_but((0, 1, 2, CONTROL))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the kernel's to interpret
     hello = json.loads(control.recv(PACKET_BYTES_MAX))
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # as guests have it; nobody's Ctrl-C comes to a session of its own
     guest.warm_up()
     try:
         layers.first_to_go()  # inherited by all
@@ -190,6 +192,7 @@ class _Full:
         self._shared: list[str] = hello["folders"]
         trees = [*guest.RUNTIME, *guest.ETC, *guest.prefixes(), *self._shared]
         self._trees = [(path, path) for path in trees]
+        guest.dress(guest.Place("/workspace", "/tmp", None))  # noqa: S108  (the guest's own tmpfs)
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         rules = [(path, layers.READ_RUN) for path in (*guest.RUNTIME, *guest.prefixes(), *self._shared)]
         rules += [(path, layers.DEVICE) for path in guest.DEVICES]
@@ -198,7 +201,7 @@ class _Full:
 
     def hire(self, hello: dict[str, Any]) -> None:
         gid = hello["init_uid"] if os.geteuid() == 0 else hello["gid"]
-        self.nursery = inits.Nursery(hello["init_uid"], gid, self._filters["nursery"])
+        self.nursery = inits.Nursery(hello["init_uid"], gid, self._stem, self._filters["nursery"])
 
     def _plant(self) -> int:
         """A mount namespace with the root that all guests share; a descriptor holds it when the process that made it is gone."""
@@ -286,13 +289,13 @@ class _Full:
 
     def _be_guest(self, request: Request, descriptors: list[int], init: int) -> NoReturn:
         try:
-            place = self._locked(request, descriptors, init)
-            if place is not None:
-                guest.main(place)
+            locked = self._locked(request, descriptors, init)
+            if locked is not None:
+                guest.main(*locked)
         finally:
             os._exit(126)  # whatever it was, no second zygote may come out of here
 
-    def _locked(self, request: Request, descriptors: list[int], init: int) -> guest.Place | None:
+    def _locked(self, request: Request, descriptors: list[int], init: int) -> tuple[guest.Place, socket.socket] | None:
         """None when a layer refused, which is told."""
         leash, frames, *streams = descriptors
         try:
@@ -311,7 +314,7 @@ class _Full:
             layers.close_all_but((0, 1, 2, guest.FRAMES, leash, workspace))
             layers.filter_calls(self._filters[request["filter"]])
             applied.append("seccomp allow-list")
-            guest.begin(place, rehearse=request["rehearse"])
+            channel = guest.begin(place, rehearse=request["rehearse"])
             told = socket.socket(fileno=leash)
             _tell(told, {"up": applied}, workspace)
             os.close(workspace)
@@ -319,23 +322,22 @@ class _Full:
         except BaseException as error:  # noqa: BLE001
             keeper.report(leash, error)
             return None
-        return place
+        return place, channel
 
     def _enter(self, request: Request, init: int) -> tuple[list[str], guest.Place]:
         skill: str | None = request["skill"]
-        if skill is None:
-            layers.enter(self._stem, "mount")
-        layers.enter(init, "user")
-        layers.leave_for_new("mount", "network", "ipc", "uts", "cgroup")
+        layers.enter(init, "user", "network", "ipc", "uts", "cgroup", *(() if skill else ("mount",)))
         if skill is not None:
+            layers.leave_for_new("mount")
             binds = layers.Binds.open([*self._trees, (skill, "/skill")], guest.DEVICES)
         layers.become(layers.INSIDE_ID, layers.INSIDE_ID)
         layers.visible()
-        socket.sethostname("sandbox")
+        layers.set_hostname("sandbox")
         layers.loopback_up()
         if skill is not None:
             os.umask(0o022)
             layers.new_root(binds, SYNTHETIC_ETC)
+            os.environ["SKILL"] = "/skill"
         layers.own_folders(layers.Folders(request["bytes_max"], request["inodes_max"]), self._shared)
         layers.drop_capabilities()
         applied = [*(f"{name} namespace" for name in layers.NAMESPACES), "private root", "no capabilities"]
