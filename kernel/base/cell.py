@@ -349,8 +349,8 @@ class Cell:
 
     def _judge(self, now: float) -> None:
         seen = census.census(self.pid, self._guest)
-        self._quiet = self._quiet + 1 if seen.cpu_s == self._cpu_seen_s else 0
-        self._cpu_seen_s = seen.cpu_s
+        self._quiet = self._quiet + 1 if seen.cpu_s <= self._cpu_seen_s else 0
+        self._cpu_seen_s = max(self._cpu_seen_s, seen.cpu_s)
         if seen.tasks > self._bounds.tasks:
             self.stop("processes")
             return
@@ -421,6 +421,7 @@ class Cell:
 
     async def finish(self, given: Mapping[str, bytes]) -> Ended:
         """END has come: the guest lingers. Kill, and look at what it left. The caller must `abandon` it, which can wait for the reply."""
+        self._watch.discard(self)
         self._note_usage()
         bare = self._is_bare()
         alone = bare or (self._birth is not None and self._eyes is not None and self._eyes.alone(self._birth.pid))
@@ -431,11 +432,10 @@ class Cell:
         """Whether nothing is in its workspace. The folder of a tmpfs has a size by the number of its entries."""
         if self._workspace < 0:
             return True
-        return (
-            os.fstat(self._workspace).st_size == self._bare_bytes
-            if self._has_init
-            else next(os.scandir(self._workspace), None) is None
-        )
+        if self._has_init:
+            return os.fstat(self._workspace).st_size == self._bare_bytes
+        with os.scandir(self._workspace) as entries:
+            return next(entries, None) is None
 
     async def end(self, *, kill: bool, given: Mapping[str, bytes] | None = None) -> Ended:
         """Kill the tree if asked, else wait until the guest ends by itself; then look at what it left."""
