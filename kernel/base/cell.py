@@ -316,7 +316,9 @@ class Cell:
         self._inbox_bytes += len(data)
         if not data or self._broken is not None:
             self._frames_over = True
-        if self._frames_over or self._inbox_bytes > INBOX_BYTES_MAX:
+        if self._frames_over or (
+            self._inbox and self._inbox_bytes > INBOX_BYTES_MAX
+        ):  # half a frame is nobody's to take
             self._deaf()
         if self._inbox or self._frames_over:
             self._wake()
