@@ -41,11 +41,15 @@ from urllib.parse import quote
 
 from .base import filter as syscalls
 from .base import payloads, system
+from .base.advice import advice
 from .base.audit import Audit, Origin, digest_of
 from .base.cell import Bounds, Cell, Ended, Spawn, Usage
+from .base.cgroups import Most
 from .base.errors import ArgumentError, Denied, GuestError, HostError, LimitExceeded, NotFound
+from .base.joining import Joining
 from .base.limits import MIB, Limits
 from .base.output import harmless
+from .base.owned import Owned, abandoned
 from .base.parking import Parking, Rooms
 from .base.places import Places
 from .base.policy import Policy
@@ -53,16 +57,17 @@ from .base.pool import Refused, Zygote, interpreters, probe_layers
 from .base.ports import LOCAL, Ports
 from .base.store import Store, Transaction
 from .base.watch import Watch
-from .base.workspace import Found, checked_files
+from .base.workspace import Found, checked_files, clear
 from .cell.frames import END, HEADER, NOTE
 
 __all__ = ["Cell", "Content", "Ended", "FileOut", "LayerReport", "Report", "Result", "Sandbox", "Usage", "probe"]
 
 LANGUAGES = ("python", "bash")
 TIERS = ("full", "confined")
+PROBE = "agent-kernel-probe-"
 FILTERS = ("full", "visiting", "shared", "nursery")
 """Of base/filter.py: `visiting` is for tier full where a folder of the host is shared, `shared` for tier confined, `nursery` for inits."""
-MEMORY_MB_MIN = 32
+MEMORY_MB, MEMORY_MB_MIN = 512, 32
 CONFINED_LACKS = ("host paths can be seen by stat", "no loopback network", "no locks of multiprocessing")
 KEPT_FROM_CHARS = 4096
 """Output longer than this also gets a uri, since a face may have to cut it further."""
@@ -174,6 +179,7 @@ class Sandbox:
             spawn=scheduler.spawn,
         )  # fmt: skip
         self._places: Places | None = None
+        self._joining: Joining | None = None
         self._restarting = asyncio.Lock()
         self._filters: dict[str, bytes] = {}
         self._zygote: Zygote | None = None
@@ -220,6 +226,9 @@ class Sandbox:
             if await self._try_tier(wanted):
                 break
         if self.tier != "none":
+            room = limits.workspace_bytes_max if self.tier == "full" else 0
+            most = Most(MEMORY_MB * MIB + room, limits.processes_max)
+            self._joining = await Joining.open(ports, parked=self._parked_cells, most=most, spawn=scheduler.spawn)
             self._parking.open()
         if self.tier == "confined":
             self.degraded = (*(f"not full: {reason}" for reason in self.refusals), *CONFINED_LACKS)
@@ -238,6 +247,8 @@ class Sandbox:
             await asyncio.wait(self._ending)
         await self.settled()
         self._watch.close()
+        if self._joining is not None:
+            await self._joining.close()
         if self._places is not None:
             await self._places.close()
 
@@ -246,6 +257,14 @@ class Sandbox:
         await self._ports.clock.sleep(0)  # for `run`, which lets go of its cell behind its reply
         if self._dying:
             await asyncio.wait(self._dying)
+
+    def _parked_cells(self) -> list[Cell]:
+        return [cell for cell in self._parking.cells if isinstance(cell, Cell)]
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """The layer that control groups are, and why they are none or lack something; each may be empty."""
+        return ("", "") if self._joining is None else (self._joining.layer, self._joining.lacks)
 
     @property
     def parked(self) -> int:
@@ -267,7 +286,7 @@ class Sandbox:
         files: Mapping[str, str | bytes] | None = None,
         stdin: str | None = None,
         timeout_s: float = 30.0,
-        memory_mb: int = 512,
+        memory_mb: int = MEMORY_MB,
         packages: Sequence[str] = (),
         allow_hosts: Sequence[str] = (),
         skill: Path | None = None,
@@ -289,7 +308,7 @@ class Sandbox:
                 "v": 1, "mode": "code", "language": language, "code": code, "argv": list(argv),
                 "files": {path: _text_or_base64(data) for path, data in given.items()},
             }  # fmt: skip
-            cell, claim = await self._cell(timeout_s, memory_mb, skill), None
+            cell, claim = await self._cell(timeout_s, memory_mb, skill, cpu_s=timeout_s * self._limits.cpus_max), None
             act.sandbox_id = cell.id
             try:
                 rest = cell.begin(start, texts[1])
@@ -435,6 +454,7 @@ class Sandbox:
             await self._rooms.enter()
         try:
             cell = await self._parking.take(skill)
+            self._stir()
         except BaseException:
             if room:
                 self._rooms.leave()
@@ -472,7 +492,12 @@ class Sandbox:
                 f"The sandbox could not be built: {refused}. Nothing was run. `agent-kernel doctor` shows what this host allows.",
                 retryable=not zygote.alive,
             ) from refused
+        self._stir()
         return cell
+
+    def _stir(self) -> None:
+        if self._joining is not None:
+            self._joining.stir()
 
     def _closed(self, cell: Cell) -> None:
         self._cells.discard(cell)
@@ -630,9 +655,13 @@ def probe() -> Report:
         return Report("none", (), (), (system.NO_SANDBOX,))
     found = probe_layers(interpreters()[0])
     tiers = asyncio.run(_trial())
+    counted, lacks = tiers.group
+    found.append(
+        ("cgroup", bool(counted) and not lacks, "; ".join(filter(None, (counted.removeprefix("cgroup: "), lacks))))
+    )
     layers = tuple(LayerReport(name, works, detail) for name, works, detail in found)
     missing = (
-        [] if tiers.tier == "full" else [*tiers.refusals, *_advice({layer.name for layer in layers if not layer.works})]
+        [] if tiers.tier == "full" else [*tiers.refusals, *advice({layer.name for layer in layers if not layer.works})]
     )
     return Report(tiers.tier, layers, tiers.layers, tuple(missing))
 
@@ -640,54 +669,26 @@ def probe() -> Report:
 async def _trial() -> Sandbox:
     """A sandbox opened and closed on a state folder of its own. There is no kernel here, so its tasks live in this group."""
     ports, limits = Ports.real(), Limits()
-    with tempfile.TemporaryDirectory(prefix="agent-kernel-probe-") as folder:
+    above = Path(tempfile.gettempdir())
+    for stale in abandoned(above, PROBE):
+        clear(stale)
+    own = Owned.make(above, PROBE, ports.entropy)
+    try:
         async with asyncio.TaskGroup() as group:
             tasks = _Tasks(lambda work, name: group.create_task(work, name=name))
-            store = await Store.open(
-                Path(folder) / "state", ports=ports, limits=limits, migrations=(), spawn=tasks.spawn
-            )
+            store = await Store.open(own.path / "state", ports=ports, limits=limits, migrations=(), spawn=tasks.spawn)
             try:
                 audit = Audit(store, ports, limits)
                 sandbox = await Sandbox.open(store=store, ports=ports, limits=limits, policy=Policy(), scheduler=tasks, audit=audit)  # fmt: skip
                 await sandbox.close()
             finally:
                 await store.close()
+    finally:
+        clear(own.path)
+        own.release()
     return sandbox
 
 
 @dataclass(frozen=True, slots=True)
 class _Tasks:
     spawn: Spawn
-
-
-def _advice(failed: set[str]) -> list[str]:
-    """What a person can do about each layer that is not there; nothing that would weaken the host for everybody."""
-    lines = []
-    if failed & {"user namespace", "mount namespace", "private root"}:
-        if _sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1":
-            lines.append(
-                "AppArmor lets only named programs use user namespaces (Ubuntu 24.04). Give this Python a profile with `userns,`:"
-                f" /etc/apparmor.d/agent-kernel with `profile agent-kernel {interpreters()[0]} flags=(unconfined) {{ userns, }}`,"
-                " then `apparmor_parser -r` it."
-            )
-        elif _sysctl("user/max_user_namespaces") == "0":
-            lines.append("User namespaces are switched off. Run as root: sysctl -w user.max_user_namespaces=15000")
-        else:
-            lines.append(
-                "Something around us forbids namespaces, usually a container's seccomp profile. Run on the host, or start the"
-                " container with a profile that allows clone, unshare, mount and pivot_root for user namespaces."
-            )
-    if "landlock" in failed:
-        lines.append(
-            "Landlock is missing: it needs Linux 5.13 and `landlock` in the kernel's lsm= list (/sys/kernel/security/lsm)."
-        )
-    if "seccomp" in failed:
-        lines.append("seccomp filters are missing: the kernel needs CONFIG_SECCOMP_FILTER.")
-    return lines
-
-
-def _sysctl(name: str) -> str:
-    try:
-        return (Path("/proc/sys") / name).read_text(encoding="ascii").strip()
-    except OSError:
-        return ""

@@ -192,7 +192,7 @@ def test_an_ordinary_tree_hides_nothing():
 def test_what_dies_while_it_is_counted_counts_as_nothing():
     with program("pass") as init:
         pages = census(init).pages
-    assert census(init) == (0, 0, 0.0, {})
+    assert census(init) == (0, 0, 0.0, {}, {})
     assert unseen(pages, MUCH, own_network=True) == 0
 
 

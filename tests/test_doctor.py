@@ -22,6 +22,12 @@ def test_the_report_names_the_tier_each_layer_and_each_check(report):
     json.dumps(report)
 
 
+def test_control_groups_are_there_or_the_reason_is(report):
+    [group] = [layer for layer in report["sandbox"]["layers"] if layer["name"] == "cgroup"]
+    assert group["detail"]
+    assert not group["works"] or {"memory", "processes"} <= set(group["detail"].split(", "))
+
+
 def test_the_text_shows_every_layer_and_check(report):
     text = doctor.as_text(report)
     for part in (*report["sandbox"]["layers"], *report["checks"]):

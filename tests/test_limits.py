@@ -3,6 +3,8 @@ is named, and the next sandbox of the same kernel is unharmed.
 """
 
 import asyncio
+import os
+import re
 import resource
 import sys
 import textwrap
@@ -12,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from agent_kernel.sandbox import Result, Sandbox
-from boxes import BOTH, boxed
+from boxes import BOTH, boxed, processes_with
 
 both = pytest.mark.parametrize("tier", BOTH)
 MIB = 1 << 20
@@ -99,6 +101,61 @@ def test_connections_that_nobody_accepts_count_as_memory(tmp_path):
         hold()
     """
     assert run(tmp_path, "full", backlog, memory_mb=128).stopped_by == "memory"
+
+
+def test_what_waits_in_tcp_counts_as_memory(tmp_path):
+    """Its buffers grow to megabytes, few connections hold much, and not a byte of it is in a process."""
+    hoard = """
+        import socket
+        listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+        held = []
+        for _ in range(50):
+            held.append(socket.create_connection(listener.getsockname()))
+            held[-1].setblocking(False)
+        while True:
+            for sender in held:
+                try: sender.send(bytes(1 << 20))
+                except BlockingIOError: pass
+            time.sleep(0.001)
+    """
+    assert run(tmp_path, "full", hoard, memory_mb=64).stopped_by == "memory"
+
+
+CPU = {
+    "processes": "spread(4, lambda n: [None for _ in iter(int, 1)])\nhold()",
+    "threads": "import threading\nfor _ in range(4): threading.Thread(target=lambda: [None for _ in iter(int, 1)]).start()",
+    "processes that nobody waits for": """
+        import signal
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        def burn(n):
+            while time.process_time() < 0.15: pass
+        while True:
+            spread(2, burn)
+            try: os.wait()
+            except ChildProcessError: pass
+    """,
+    "orphans": """
+        def burn(n):
+            while time.process_time() < 0.15: pass
+        while True:
+            spread(1, lambda n: spread(2, burn))
+            os.wait()
+            time.sleep(0.1)
+    """,
+}
+
+
+@both
+@pytest.mark.parametrize("kind", CPU)
+def test_cpu_is_one_total_whoever_uses_it_and_however_short_it_lives(tmp_path, tier, kind):
+    r = run(tmp_path, tier, CPU[kind], timeout_s=60, limits={"cpus_max": 1 / 60})
+    assert r.stopped_by == "cpu"
+    assert r.usage.cpu_s > 1
+
+
+def test_a_call_may_use_several_cpus_as_long_as_it_may_run(tmp_path):
+    r = run(tmp_path, "full", "spread(2, lambda n: [None for _ in iter(int, 1)])\nhold()", timeout_s=1)
+    assert r.stopped_by == "timeout"
 
 
 @both
@@ -236,6 +293,71 @@ def test_files_of_a_sandbox_that_is_long_gone_are_read_a_day_later(tmp_path):
         return await sandbox.read(uri=r.files[0].uri)
 
     assert boxed(tmp_path, "full", body).data == b"data"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user has groups only where an operator delegated one")
+@both
+def test_a_sandbox_that_was_parked_in_quiet_is_in_a_control_group_and_says_so(tmp_path, tier):
+    """As root a machine without control groups fails this by name."""
+
+    async def body(sandbox: Sandbox) -> None:
+        counted, lacks = sandbox.group
+        assert lacks == "", lacks
+        await grouped(sandbox)
+        held = asyncio.ensure_future(
+            sandbox.run("import os; os.execv('/bin/sleep', ['sleep', '4321.0625'])", timeout_s=60)
+        )
+        while not processes_with("4321.0625"):
+            await asyncio.sleep(0.01)
+        [cell] = sandbox._cells
+        assert counted in cell.layers
+        [pid] = processes_with("4321.0625")
+        groups = [line.split(":", 2)[2] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+        assert any(re.search(rf"/agent-kernel-\w+/{cell.id}$", group) for group in groups)
+        folders = cell.group.folders
+        held.cancel()
+        await asyncio.gather(held, return_exceptions=True)
+        await sandbox.settled()
+        while any(folder.exists() for folder in folders):
+            await asyncio.sleep(0.01)
+
+    boxed(tmp_path, tier, body)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="an ordinary user has groups only where an operator delegated one")
+@both
+@pytest.mark.parametrize(
+    ("reason", "code"),
+    [
+        ("memory", "held = bytearray(os.urandom(4096) * (200 << 8))\nhold()"),
+        (
+            "memory",
+            "spread(6, lambda n: (bytearray(os.urandom(4096) * (60 << 8)), hold())[0])\nfor _ in range(6): os.wait()",
+        ),
+        ("cpu", CPU["processes that nobody waits for"].replace("0.15", "0.004")),
+    ],
+)
+def test_in_a_control_group_the_system_counts_what_no_look_would_have_met(tmp_path, tier, reason, code, monkeypatch):
+    """Here nobody looks before it has happened."""
+    if reason == "memory":
+        monkeypatch.setattr("agent_kernel.base.cell.WATCH_S", 50.0)
+
+    async def body(sandbox: Sandbox) -> tuple[Result, str]:
+        await grouped(sandbox)
+        return await sandbox.run(
+            SPREAD + textwrap.dedent(code), timeout_s=60, memory_mb=64 if reason == "memory" else 512
+        ), sandbox.group[0]
+
+    r, layer = boxed(tmp_path, tier, body, workspace_bytes_max=32 * MIB, cpus_max=1 / 30)
+    assert layer in r.layers
+    assert r.stopped_by == reason
+    assert r.usage.wall_s < 45
+
+
+async def grouped(sandbox: Sandbox) -> None:
+    """Until all that are parked are in their groups."""
+    while sandbox.parked < 4 or not all(cell.group for cell in sandbox._parked_cells()):
+        await asyncio.sleep(0.01)
 
 
 @both

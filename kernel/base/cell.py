@@ -33,6 +33,7 @@ from typing import Any, TypeAlias
 
 from ..cell.frames import START, Frame, FrameTooLong, Reader, encode
 from . import census, pool, system, workspace
+from .cgroups import Group, Most
 from .errors import GuestError
 from .limits import Limits
 from .output import Stream
@@ -53,6 +54,8 @@ LOOKED_AT_HERE = 4
 """Processes that are looked at without a thread: most sandboxes have one process and few descriptors."""
 BIRTH_S = 20.0
 DEATH_S = 10.0
+QUICK_S = 0.005
+"""A call that was over so soon has not filled its memory: its group is not asked on the way of the reply."""
 READ_BYTES = 1 << 16
 INBOX_BYTES_MAX = 1 << 20
 """Frames that nobody has taken yet; past it the socket is not read, and the guest waits."""
@@ -133,6 +136,9 @@ class Cell:
         self._peak_bytes = self._channel_bytes = 0
         self._disk_due = self._killed_at = 0.0
         self._quiet = 0
+        self._spent = census.Spent()
+        self._cpu_looked_s = -1.0
+        self._most: Most | None = None
         self._looking: asyncio.Task[None] | None = None
         self._closed = False
         self._senders = 0
@@ -151,6 +157,15 @@ class Cell:
     def guest(self) -> int:
         """Of the guest itself, as the host numbers it."""
         return self._guest
+
+    @property
+    def uid(self) -> int:
+        """Its user, as the host numbers it."""
+        return os.geteuid() if self._place.reserved is None else self._place.reserved.uid
+
+    @property
+    def group(self) -> Group | None:
+        return self._place.group
 
     @property
     def orphaned(self) -> bool:
@@ -235,19 +250,41 @@ class Cell:
         """Tier full: the end comes from the zygote; else from a keeper's leash."""
         return self._place.scratch is None
 
+    def join(self, group: Group, most: Most, layer: str, on_group: Callable[[Group], None]) -> bool:
+        """Its guest is in `group` since a moment ago. False when it is dead. One whose call came meanwhile keeps the group and does not
+        claim it as a layer: it may have begun outside.
+        """
+        if not self.alive:
+            return False
+        self._place.group, self._place.on_group, self._most = group, on_group, most
+        if self._bounds is NO_BOUNDS:
+            self.layers = (*self.layers, layer)
+        else:
+            self._limit_group()
+        return True
+
     # --- its one call
 
     def arm(self, bounds: Bounds) -> None:
         """Its bounds from now on. `begin` has the watchdog look after it."""
         self._bounds = bounds
+        self._limit_group()
         self._began = self._clock.monotonic()
         self._cpu_before_s = self._own_cpu_s()
+
+    def _limit_group(self) -> None:
+        """In tier full the workspace is memory and counts for the group: together they are its ceiling, the watchdog holds the memory alone."""
+        room = self._limits.workspace_bytes_max if self._has_init else 0
+        most = Most(self._bounds.memory_bytes + room, self._bounds.tasks)
+        if self.group is not None and most != self._most:
+            self._most = most
+            self._loop.run_in_executor(None, self.group.try_limit, most)  # nobody takes a gigabyte before that is done
 
     def begin(self, start: Mapping[str, Any], stdin: bytes = b"") -> bytes:
         """Send START with the call's own bounds, and have them watched; what the socket did not take at once is for `send`."""
         bounds = {
             "memory_bytes": address_space_bytes(self._bounds.memory_bytes), "processes": self._bounds.nproc,
-            "cpu_s": None if self._bounds.timeout_s is None else int(self._bounds.timeout_s) + 2,
+            "cpu_s": None if self._bounds.timeout_s is None else int(max(self._bounds.timeout_s, self._bounds.cpu_s or 0)) + 2,
         }  # fmt: skip
         frame = encode(START, 0, json.dumps({**start, "bounds": bounds}).encode())
         try:
@@ -351,8 +388,10 @@ class Cell:
 
     def _judge(self, now: float) -> None:
         seen = census.census(self.pid, self._guest)
-        self._quiet = self._quiet + 1 if seen.cpu_s <= self._cpu_seen_s else 0
-        self._cpu_seen_s = max(self._cpu_seen_s, seen.cpu_s)
+        cpu_s = self._spent.by(seen)
+        self._quiet = self._quiet + 1 if cpu_s == self._cpu_looked_s else 0
+        self._cpu_looked_s = cpu_s
+        self._cpu_seen_s = max(self._cpu_seen_s, cpu_s)
         if seen.tasks > self._bounds.tasks:
             self.stop("processes")
             return
@@ -365,7 +404,8 @@ class Cell:
             self._channel_bytes = self._unseen(seen)
             self._disk_due = now + WATCH_DISK_S
             self._judge_tmpfs()
-        self._judge_totals(seen.memory_bytes + self._channel_bytes, seen.cpu_s)
+            self._judge_group()
+        self._judge_totals(seen.memory_bytes + self._channel_bytes)
 
     async def _look_closely(self, seen: census.Census, *, disk: bool) -> None:
         """What takes longer than the others should wait: page tables, many descriptors, folders of the host."""
@@ -375,8 +415,9 @@ class Cell:
             self._channel_bytes = await asyncio.to_thread(self._unseen, seen)
         if memory + self._channel_bytes > self._bounds.memory_bytes:  # an estimate on the high side
             memory = await asyncio.to_thread(census.exact_memory, seen)
-        self._judge_totals(memory + self._channel_bytes, seen.cpu_s)
+        self._judge_totals(memory + self._channel_bytes)
         if disk and not self._closed:
+            self._judge_group()
             if self._scratch < 0:
                 self._judge_tmpfs()
             else:
@@ -389,11 +430,28 @@ class Cell:
     def _unseen(self, seen: census.Census) -> int:
         return census.unseen(seen.pages, self._bounds.memory_bytes, own_network=self._has_init)
 
-    def _judge_totals(self, memory_bytes: int, cpu_s: float) -> None:
+    def _judge_group(self) -> None:
+        """What the system counted, and what it refused or killed for it."""
+        if self.group is None:
+            return
+        if self._ask_group(self.group):
+            self.stop("memory")
+        elif self.group.count().too_many_tasks:
+            self.stop("processes")
+
+    def _ask_group(self, group: Group) -> bool:
+        """Whether somebody in it was killed for memory; takes over its figures."""
+        counted = group.count()
+        self._cpu_seen_s = max(self._cpu_seen_s, self._cpu_before_s + (counted.cpu_s or 0.0))
+        if counted.out_of_memory:
+            self._peak_bytes = max(self._peak_bytes, self._bounds.memory_bytes)
+        return counted.out_of_memory
+
+    def _judge_totals(self, memory_bytes: int) -> None:
         self._peak_bytes = max(self._peak_bytes, memory_bytes)
         if memory_bytes > self._bounds.memory_bytes:
             self.stop("memory")
-        elif self._bounds.cpu_s is not None and cpu_s - self._cpu_before_s > self._bounds.cpu_s:
+        elif self._bounds.cpu_s is not None and self._cpu_seen_s - self._cpu_before_s > self._bounds.cpu_s:
             self.stop("cpu")
 
     def _judge_tmpfs(self) -> None:
@@ -476,6 +534,8 @@ class Cell:
         code = None if status is None else os.waitstatus_to_exitcode(status)
         number = -code if code is not None and code < 0 else None
         reason = self.stopped_by
+        if self.group is not None and (last is not None or wall_s > QUICK_S) and self._ask_group(self.group):
+            reason = reason or "memory"
         if last is not None:
             self._peak_bytes = max(self._peak_bytes, last["peak_bytes"])
             self._cpu_seen_s = max(self._cpu_seen_s, last["cpu_s"])
@@ -551,7 +611,7 @@ class Cell:
 
     def _clear(self) -> None:
         """Once the child is reaped and nobody looks at its files any more, whichever comes last."""
-        if self._place.scratch is None:
+        if not self._place.slow:
             self._place.clear()
         else:  # not a task: what ends tasks at the close must not end this
             self._loop.run_in_executor(None, self._place.clear)

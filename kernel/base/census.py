@@ -11,19 +11,20 @@ interpreter are shared. Pages shared after a fork are counted for each process t
 is nowhere to be read), watches of epoll, locks of files, mappings and page tables. One process has little of it; sixty have gigabytes.
 
 CPU is the sum over processes that live, what their reaped children used, and what a keeper reaped. Orphans in tier full and children of
-who ignores SIGCHLD take their time with them when they began and ended between two looks: only a cgroup counts those (cgroups.py).
+who ignores SIGCHLD take their time with them when they end: `Spent` remembers what was seen of them. Those that began and ended between
+two looks only a cgroup counts (cgroups.py).
 
 A process that dies while it is read counts as nothing.
 """
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
 from .system import sysconf
 
-__all__ = ["Census", "LastLook", "Now", "census", "children", "exact_memory", "tasks_of_uid", "unseen"]
+__all__ = ["Census", "LastLook", "Now", "Spent", "census", "children", "exact_memory", "tasks_of_uid", "unseen"]
 
 PAGE = sysconf("SC_PAGESIZE")
 TICKS = sysconf("SC_CLK_TCK")
@@ -32,7 +33,7 @@ FILE_PAGES_FREE, FILE_PAGES_FREE_SUM = (24 << 20) // PAGE, (64 << 20) // PAGE
 PIPE_BYTES = 64 << 10
 CHANNELS_FREE = 128
 """So many sockets and pipes of a tree are not counted: their bytes are in the noise, and a pool of workers has them."""
-DESCRIPTORS_FREE, PROCESSES_FREE = 8, 4
+DESCRIPTORS_FREE, PROCESSES_FREE, SOCKETS_FREE = 8, 4, 8
 """Trees so small are not looked into: most have one process and four descriptors, and cannot hold much through them."""
 WATCH_BYTES, LOCK_BYTES, MAPPING_BYTES = 192, 256, 320
 DESCRIBED_BYTES_MAX, LOCKS_TEXT_BYTES_MAX = 1 << 20, 1 << 18
@@ -48,6 +49,8 @@ class Census(NamedTuple):
     cpu_s: float
     pages: dict[int, int]
     """pid -> its part of `memory_bytes`, in pages."""
+    ticks: dict[int, int]
+    """pid -> CPU of its own."""
 
 
 class Now(NamedTuple):
@@ -99,6 +102,7 @@ def census(top: int, guest: int = 0) -> Census:
     tasks, ticks, given = 0, 0, 0
     pages: dict[int, int] = {}
     waiting = list({guest, *_children(top)[1]} - {0})  # the guest is a child of the keeper, and not of an init
+    own: dict[int, int] = {}
     with suppress(OSError, ValueError, IndexError):
         ticks = sum(map(int, _after_name(top)[13:15]))
     while waiting:
@@ -107,7 +111,9 @@ def census(top: int, guest: int = 0) -> Census:
         waiting += children
         with suppress(OSError, ValueError, IndexError):
             resident, of_files = _fields(f"/proc/{pid}/statm")[1:3]
-            ticks += sum(map(int, _after_name(pid)[11:15]))  # own and reaped children's, user and system
+            used = [int(field) for field in _after_name(pid)[11:15]]  # own and reaped children's, user and system
+            ticks += sum(used)
+            own[pid] = used[0] + used[1]
             free = min(int(of_files), FILE_PAGES_FREE)
             given += free
             pages[pid] = int(resident) - free
@@ -115,7 +121,23 @@ def census(top: int, guest: int = 0) -> Census:
     if given > FILE_PAGES_FREE_SUM:
         for pid in pages:
             pages[pid] += min(_shared_pages(pid), FILE_PAGES_FREE)
-    return Census(tasks, sum(pages.values()) * PAGE, ticks / TICKS, pages)
+    return Census(tasks, sum(pages.values()) * PAGE, ticks / TICKS, pages, own)
+
+
+class Spent:
+    """CPU of a tree over many looks, which does not fall when processes are gone that nobody waited for."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, int] = {}
+        self._gone_ticks = 0
+        self._most_s = 0.0
+
+    def by(self, seen: Census) -> float:
+        self._gone_ticks += sum(ticks for pid, ticks in self._last.items() if ticks > seen.ticks.get(pid, -1))
+        self._last = seen.ticks
+        ever = (self._gone_ticks + sum(seen.ticks.values())) / TICKS
+        self._most_s = max(self._most_s, ever, seen.cpu_s)
+        return self._most_s
 
 
 def _shared_pages(pid: int) -> int:
@@ -146,7 +168,7 @@ def unseen(pids: Collection[int], most: int, *, own_network: bool) -> int:
     sockets = _sockets_of_namespace(pids) if own_network else 0
     held: set[str] = set()
     names: list[str] = []
-    total = 0
+    total = _tcp_bytes(pids) if sockets > SOCKETS_FREE else 0
     for pid in pids:
         try:
             names += (f"{pid}/fd/{name}" for name in os.listdir(f"/proc/{pid}/fd"))
@@ -187,6 +209,19 @@ def _sockets_of_namespace(pids: Iterable[int]) -> int:
     return 0
 
 
+def _tcp_bytes(pids: Iterable[int]) -> int:
+    """What waits in buffers of TCP, which grow far beyond what they begin with; twice, for what it takes to keep small pieces."""
+    for pid in pids:
+        queued = 0
+        with suppress(OSError, ValueError, IndexError):
+            for family in ("tcp", "tcp6"):
+                for line in b"".join(_parts(f"/proc/{pid}/net/{family}")).splitlines()[1:]:
+                    sent, _, received = line.split(None, 5)[4].partition(b":")
+                    queued += int(sent, 16) + int(received, 16)
+            return 2 * queued
+    return 0
+
+
 def _described(path: str) -> int:
     """Watches of an epoll, locks of a file. The list of a hoard costs the system as much as the hoard, so its end is not read."""
     text = _read(path, DESCRIBED_BYTES_MAX)
@@ -205,14 +240,16 @@ def _tables(pid: int) -> int:
 
 
 def _lines(path: str) -> int:
-    count = 0
+    return sum(part.count(b"\n") for part in _parts(path))
+
+
+def _parts(path: str) -> Iterator[bytes]:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         while part := os.read(descriptor, 1 << 16):
-            count += part.count(b"\n")
+            yield part
     finally:
         os.close(descriptor)
-    return count
 
 
 def _socket_bytes() -> int:

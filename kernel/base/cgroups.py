@@ -181,6 +181,11 @@ class Group:
             if "processes" in totals:
                 _write(folder / "pids.max", str(most.tasks))
 
+    def try_limit(self, most: Most) -> None:
+        """For one that may be gone by now."""
+        with contextlib.suppress(OSError):
+            self.limit(most)
+
     def add(self, pid: int) -> None:
         """`pid`, and every process that it starts from now on. One that is dead already is no error."""
         for folder in self.folders:

@@ -7,7 +7,6 @@ say nothing of a group.
 
     joining = await Joining.open(...)           .layer and .lacks say what there is, for doctor and status
     joining.stir()                              a child was taken or parked
-    joining.retire(group)                       nothing of its sandbox is left; any thread
 
 Guarantees
 1. A sandbox whose `layers` name a group was in it, with its limits, before its START.
@@ -45,7 +44,7 @@ class Joinable(Protocol):
     def uid(self) -> int: ...
     @property
     def group(self) -> Group | None: ...
-    def join(self, group: Group, most: Most, layer: str) -> bool: ...
+    def join(self, group: Group, most: Most, layer: str, on_group: Callable[[Group], None]) -> bool: ...
 
 
 class Joining:
@@ -76,10 +75,6 @@ class Joining:
         if self._groups is not None and not self._closed:
             self._timer = asyncio.get_running_loop().call_later(QUIET_S, self._quiet)
 
-    def retire(self, group: Group) -> None:
-        assert self._groups is not None
-        self._groups.retire(group)
-
     async def close(self) -> None:
         """After the last sandbox was reaped."""
         self._closed = True
@@ -106,7 +101,7 @@ class Joining:
             if not cell.alive:
                 continue
             group = await asyncio.to_thread(self._joined, groups, cell.id, cell.guest, cell.uid)
-            if group is not None and not cell.join(group, self._most, groups.layer):
+            if group is not None and not cell.join(group, self._most, groups.layer, groups.retire):
                 await asyncio.to_thread(groups.retire, group)
 
     def _joined(self, groups: Groups, name: str, pid: int, uid: int) -> Group | None:

@@ -16,6 +16,8 @@ class Limits:
     # --- a sandbox: totals over all its processes
     timeout_s_max: float = 7200.0
     """Longest wall time of one sandbox call; a longer piece of work is several steps."""
+    cpus_max: float = 4.0
+    """CPU time of one call over all its processes, for each second of its `timeout_s`: work may use a laptop's cores, not a server's."""
     memory_mb_max: int = 4096
     processes_max: int = 64
     descriptors_max: int = 256

@@ -84,6 +84,11 @@ class Parking:
     def parked(self) -> int:
         return sum(len(kind.parked) for kind in self._kinds.values())
 
+    @property
+    def cells(self) -> list[Parkable]:
+        """Those that are parked at this moment, the next to be taken first."""
+        return [cell for kind in self._kinds.values() for cell in kind.parked]
+
     def open(self) -> None:
         """Fill it, behind everybody's back."""
         self.look_after()

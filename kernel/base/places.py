@@ -7,23 +7,27 @@ Guarantees
 1. A uid is one sandbox's until its `Place` is cleared, machine-wide (reserve.py). As root the inits have one of their own.
 2. `clear` removes the files before the uid is given back: a uid that returns owns nothing.
 
-If the process dies: uids return by themselves; folders are removed by the next kernel of the same state folder.
+3. What a kernel that was killed left of folders is removed by the next one: as root by any of this machine, since they lie in the temporary
+   folder; else by the next of the same state folder, in which they lie.
+
+If the process dies: uids return by themselves, groups and folders are swept (cgroups.py, owned.py).
 """
 
 import asyncio
-import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import workspace
 from .census import tasks_of_uid
+from .cgroups import Group
 from .errors import HostError
 from .limits import MIB, Limits
+from .owned import Owned, abandoned
 from .pool import interpreters, reachable_by_others
 from .ports import Ports
 from .reserve import Reserved, reserve_uid
@@ -35,6 +39,7 @@ TASKS_ABOVE = 16
 TASKS_FREE = 4096
 """For what else a shared uid may start between the lock of a parked child and its call."""
 ADDRESS_SPACE_EXTRA = 512 * MIB
+SCRATCH = "agent-kernel-scratch-"
 
 
 def address_space_bytes(memory_bytes: int) -> int:
@@ -48,8 +53,18 @@ class Place:
 
     reserved: Reserved | None = None
     scratch: Path | None = None
+    group: Group | None = None
+    on_group: Callable[[Group], None] | None = None
+    """Takes the group back."""
+
+    @property
+    def slow(self) -> bool:
+        """To clear it takes longer than others should wait."""
+        return self.scratch is not None or self.group is not None
 
     def clear(self) -> None:
+        if self.group is not None and self.on_group is not None:
+            self.on_group(self.group)
         if self.scratch is not None:
             workspace.clear(self.scratch)
         if self.reserved is not None:
@@ -65,7 +80,8 @@ class Places:
         self._tasks_elsewhere = 0
         """Of the uid that guests share with us, as they were at the last birth."""
         self.interpreter = _interpreter_for(tier)
-        self.scratch = None if tier == "full" else _scratch_root(state)
+        self._owned = _scratch(ports) if tier != "full" and self._root else None
+        self.scratch = None if tier == "full" else self._owned.path if self._owned else _private_scratch(state)
         self._inits = reserve_uid(ports.entropy) if self._root else None
 
     def hello(self) -> dict[str, Any]:
@@ -117,6 +133,8 @@ class Places:
             self._inits.release()
         if self.scratch is not None:
             await asyncio.to_thread(workspace.clear, self.scratch)
+        if self._owned is not None:
+            self._owned.release()
 
 
 def _interpreter_for(tier: str) -> str:
@@ -134,23 +152,20 @@ def _interpreter_for(tier: str) -> str:
     return reachable[0]
 
 
-def _scratch_root(state: Path) -> Path:
-    """Where workspaces of tier confined lie. As root outside the private state folder, which their uids cannot pass.
+def _private_scratch(state: Path) -> Path:
+    """We hold the state folder's lock, so what an earlier kernel of it left there belongs to nobody."""
+    root = state / "scratch"
+    workspace.clear(root)
+    root.mkdir(mode=0o700)
+    return root
 
-    We hold the state folder's lock, so what an earlier kernel of it left here belongs to nobody.
-    """
-    if os.geteuid() != 0:
-        root = state / "scratch"
-        workspace.clear(root)
-        root.mkdir(mode=0o700)
-        return root
-    prefix = f"agent-kernel-{hashlib.sha256(str(state).encode()).hexdigest()[:12]}-"
-    for stale in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-        if not stale.is_symlink() and stale.stat().st_uid == 0:
-            workspace.clear(stale)
-    made = Path(tempfile.mkdtemp(prefix=prefix))
-    made.chmod(0o711)
-    return made
+
+def _scratch(ports: Ports) -> Owned:
+    """As root outside the private state folder, which the uids of guests cannot pass."""
+    above = Path(tempfile.gettempdir())
+    for stale in abandoned(above, SCRATCH):
+        workspace.clear(stale)
+    return Owned.make(above, SCRATCH, ports.entropy, mode=0o711)
 
 
 def _make_scratch(scratch: Path, uid: int, gid: int, skill: Path | None) -> dict[str, Any]:

@@ -120,8 +120,7 @@ class Keeper:
         try:
             status = self._wait(pid)
         finally:
-            self._kill_all()
-        last = _reap(pid, 0)
+            last = self._bury(pid)
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         ended = {
             "ended": last if status is None else status,
@@ -151,7 +150,7 @@ class Keeper:
                 executor.answer()
             with contextlib.suppress(BlockingIOError):
                 self.wake.recv(4096)
-            status = _reap(pid, os.WNOHANG)
+            status = _reap(pid)
         return status
 
     def _executor(self) -> permits.Permits | None:
@@ -161,8 +160,24 @@ class Keeper:
         _, listeners, _, _ = socket.recv_fds(self.permits, 1, 1)
         return permits.Permits(listeners[0], (self.place.workspace, self.place.tmp)) if listeners else None
 
+    def _bury(self, pid: int) -> int | None:
+        """Until nobody is left; the wait status of `pid`. The list that the system gives of a process's children may lack some while others
+        end, so whoever is still ours when it showed nobody is looked for again.
+        """
+        last: int | None = None
+        self._kill_all()
+        while True:
+            status = _reap(pid)
+            last = last if status is None else status
+            if not _has_children():
+                return last
+            self._kill_all()
+            time.sleep(0.0005)
+
     def _kill_all(self) -> None:
         # The dead are not reaped in here: as zombies they hold their places under RLIMIT_NPROC, so a fork bomb runs dry.
+        if self.request["own_uid"]:
+            self._kill_all_of_uid()
         while alive := [pid for pid in _descendants(os.getpid()) if _lives(pid)]:
             for pid in alive:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -177,18 +192,26 @@ class Keeper:
             os.kill(-1, signal.SIGKILL)
 
 
-def _reap(wanted: int, options: int) -> int | None:
-    """Reap what there is (WNOHANG) or all there ever will be (0); the wait status of `wanted` if it was among it."""
+def _reap(wanted: int) -> int | None:
+    """Reap what there is; the wait status of `wanted` if it was among it."""
     status: int | None = None
     while True:
         try:
-            pid, found = os.waitpid(-1, options)
+            pid, found = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return status
         if pid == 0:
             return status
         if pid == wanted:
             status = found
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _descendants(pid: int) -> list[int]:
