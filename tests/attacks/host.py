@@ -45,10 +45,19 @@ class Host:
         self.scene.plant_in_state()
 
     async def close(self) -> None:
+        known = set(children(os.getpid()))
+        adopting = asyncio.ensure_future(self._adopt(known))
         if self.sharing:
             await self.sharing.close()
         await self.way.close()
+        adopting.cancel()
         self.scene.close()
+
+    async def _adopt(self, known: set[int]) -> None:
+        """What an init does, which we are to the orphans of a zygote: a namespace ends only when all in it were reaped."""
+        while True:
+            self._reap(known)
+            await asyncio.sleep(0.02)
 
     async def _way_for(self, program: Program) -> Boxed | Plain:
         """A kernel of its own, with a shared folder, for what is about shared folders."""

@@ -56,6 +56,9 @@ class Host:
             if not part:
                 self._process.kill()
                 self._process.wait()
+                for end in (self._process.stdin, self._process.stdout):
+                    if end is not None:
+                        end.close()
                 self._process = None
                 return {"broken": f"The host gave no answer to {what}, and was ended."}
             line += part

@@ -3,7 +3,8 @@
 # escape: oom
 from raw import refusable, stay, tried
 
+stay(0.4)
 with refusable("order"), open("/proc/self/oom_score_adj", "w") as file:
     file.write("0")
-stay(0.4)
+stay(0.5)
 tried()
