@@ -397,7 +397,10 @@ class Cell:
             return
         disk = now >= self._disk_due
         estimate = seen.memory_bytes + self._channel_bytes
-        if estimate > self._bounds.memory_bytes or (disk and (len(seen.pages) > LOOKED_AT_HERE or self._scratch >= 0)):
+        long = (
+            len(seen.pages) > LOOKED_AT_HERE or self._scratch >= 0 or (disk and not census.few_descriptors(seen.pages))
+        )
+        if estimate > self._bounds.memory_bytes or (disk and long):
             self._looking = self._spawn(self._look_closely(seen, disk=disk), f"{self.id} watchdog")
             return
         if disk:
