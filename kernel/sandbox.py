@@ -53,7 +53,7 @@ from .base.owned import Owned, abandoned
 from .base.parking import Parking, Rooms
 from .base.places import Places
 from .base.policy import Policy
-from .base.pool import Refused, Zygote, interpreters, probe_layers
+from .base.pool import CLOSE_S, Refused, Zygote, interpreters, probe_layers
 from .base.ports import LOCAL, Ports
 from .base.store import Store, Transaction
 from .base.watch import Watch
@@ -235,7 +235,7 @@ class Sandbox:
         return self
 
     async def close(self) -> None:
-        """When it returns no process of any sandbox is left."""
+        """When it returns no process of any sandbox is left, unless as a zombie that others should have reaped."""
         self._closing = True
         self._parking.close()
         for cell in list(self._cells):
@@ -245,18 +245,18 @@ class Sandbox:
                 await zygote.close()
         if self._ending:
             await asyncio.wait(self._ending)
-        await self.settled()
+        await self.settled(CLOSE_S)
         self._watch.close()
         if self._joining is not None:
             await self._joining.close()
         if self._places is not None:
             await self._places.close()
 
-    async def settled(self) -> None:
+    async def settled(self, at_most_s: float | None = None) -> None:
         """Wait until nothing is left of the sandboxes that had been answered, or let go of, before."""
         await self._ports.clock.sleep(0)  # for `run`, which lets go of its cell behind its reply
         if self._dying:
-            await asyncio.wait(self._dying)
+            await asyncio.wait(self._dying, timeout=at_most_s)
 
     def _parked_cells(self) -> list[Cell]:
         return [cell for cell in self._parking.cells if isinstance(cell, Cell)]

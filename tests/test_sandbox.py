@@ -482,6 +482,7 @@ CONTAINED = {
     "extended attribute": "import os; open('f', 'w'); os.setxattr('f', 'user.a', b'1')",
     "unshare": "libc('unshare', 0x10000000)",
     "clone of a user namespace": "libc('syscall', {clone}, 0x10000000 | 17, 0, 0, 0, 0)",
+    "clone of a sibling": "libc('syscall', {clone}, 0x8000 | 17, 0, 0, 0, 0)",
     "mount": "libc('mount', b'none', b'.', b'tmpfs', 0, 0)",
     "ptrace": "libc('ptrace', 0, 0, 0, 0)",
     "memory of another": "libc('process_vm_readv', 1, 0, 0, 0, 0, 0)",

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -61,6 +62,63 @@ def test_an_init_that_is_killed_takes_its_guest_along_and_says_killed(tmp_path, 
         return ended.stopped_by, Path(f"/proc/{guest}").exists()
 
     assert boxed(tmp_path, tier, body) == ("killed", False)
+
+
+ORPHANS = """
+import asyncio, ctypes, os, pathlib, sys
+sys.path.insert(0, {tests!r})
+from boxes import boxed
+PR_SET_CHILD_SUBREAPER = 36
+
+async def body(sandbox):
+    begun = asyncio.Event()
+    code = "import kernel, time; kernel.log('begun'); time.sleep(600)"
+    running = asyncio.ensure_future(sandbox.run(code, timeout_s=600, on_note=lambda _: begun.set()))
+    await begun.wait()
+    os.kill(sandbox._zygote.pid, 9)
+    (lost,) = await asyncio.gather(running, return_exceptions=True)
+    print(lost.code, (await sandbox.run("6 * 7")).value)
+
+def kernel():
+    boxed(pathlib.Path({folder!r}), {tier!r}, body)
+
+assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+"""
+
+
+def in_a_process(tmp_path, tier, then: str) -> list[str]:
+    code = ORPHANS.format(tests=str(Path(__file__).parent), folder=str(tmp_path), tier=tier) + then
+    done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True, timeout=120)
+    return done.stdout.splitlines()
+
+
+COUNT_DEAD = """
+kernel()
+dead = 0
+try:
+    while os.waitpid(-1, 0):
+        dead += 1
+except ChildProcessError:
+    print(dead)
+"""
+
+
+@both
+def test_a_kernel_that_adopts_the_orphans_of_its_zygote_reaps_the_sandboxes(tmp_path, tier):
+    """As pid 1 of a container does, or a subreaper. What makes inits (cell/inits.py), and the one it made ahead, are in no sandbox."""
+    answer, dead = in_a_process(tmp_path, tier, COUNT_DEAD)
+    assert answer == "sandbox.lost 42"
+    assert int(dead) <= {"full": 2, "confined": 0}[tier]
+
+
+@both
+def test_a_kernel_closes_where_nobody_reaps_the_orphans_of_its_zygote(tmp_path, tier):
+    """Its parent adopts them and does not look."""
+    assert in_a_process(
+        tmp_path,
+        tier,
+        "pid = os.fork()\nif not pid:\n    kernel()\n    print('closed')\n    sys.exit()\nos.waitpid(pid, 0)",
+    ) == ["sandbox.lost 42", "closed"]
 
 
 @both

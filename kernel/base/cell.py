@@ -145,6 +145,8 @@ class Cell:
         self.on_close: Callable[[], None] | None = None
         """When it is let go of; `reaped` may come later."""
         self.on_lost: Callable[[], None] | None = None
+        self.orphaned = False
+        """Its zygote died, and it of that."""
         """It has died before its call."""
 
     @property
@@ -168,17 +170,12 @@ class Cell:
         return self._place.group
 
     @property
-    def orphaned(self) -> bool:
-        """Its zygote died, and it of that."""
-        return not self._zygote.alive and self.stopped_by is None
-
-    @property
     def alive(self) -> bool:
         return not self._closed and not self._down.done()
 
     @property
     def usable(self) -> bool:
-        """For a call. One whose zygote died may live still (tier confined), but nobody would reap it in order."""
+        """For a call. One whose zygote died may live for a moment still, but nobody would reap it in order."""
         return self.alive and self._zygote.alive
 
     # --- birth
@@ -195,7 +192,7 @@ class Cell:
         given = [self._their_leash.fileno(), self._their_frames.fileno(), null, *(end[1] for end in ends)]
         try:
             try:
-                self._birth = await self._zygote.spawn(request, given, self._reaped)
+                self._birth = await self._zygote.spawn(request, given, self._reaped, self._orphan)
             finally:  # before the wait: else nobody hears the end of a child that dies while it is locked
                 for descriptor in given[2:]:
                     os.close(descriptor)
@@ -475,6 +472,12 @@ class Cell:
             self.stopped_by = self.stopped_by or reason
             self._note_usage()
             self._kill()
+
+    def _orphan(self) -> None:
+        self.orphaned = self.stopped_by is None
+        self.stop("killed")
+        if self._has_init:  # whoever adopts the guest may never reap it, and then its init never ends
+            self._dead(pool.NEVER_SEEN)
 
     def cpu_s(self) -> float:
         """Used by now by all its processes, as far as can be seen; begins before its call."""

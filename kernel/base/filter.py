@@ -87,6 +87,8 @@ NURSERY = """
 
 NAMESPACE_FLAGS = 0x7E020080
 """Every CLONE_NEW* of clone(2); 0x80, CLONE_NEWTIME, lies in the signal byte and cannot be asked for this way, so asking is refused too."""
+CLONE_PARENT = 0x8000
+"""Makes a sibling, a child of the zygote: nobody would wait for it, and a pid namespace with an unreaped process never ends."""
 SET_ID_BITS = 0o6000
 MAP_HUGETLB = 0x40000
 CREATES = 0o100 | 0o20000000
@@ -211,7 +213,7 @@ def _memory_and_processes(rules: _Rules, tier: str) -> None:
     else:
         for name in ALLOWED_WITH_OWN_UID:
             rules.allow(name)
-    rules.allow("clone", rules.bits(0, NAMESPACE_FLAGS, 0))
+    rules.allow("clone", rules.bits(0, NAMESPACE_FLAGS | CLONE_PARENT, 0))
     rules.allow("mmap", rules.bits(3, MAP_HUGETLB, 0))
     rules.refuse(
         "mmap", rules.bits(3, MAP_HUGETLB, MAP_HUGETLB), errno=ENOMEM

@@ -5,7 +5,8 @@
 Guarantees
 1. The zygote is exec'd, with an environment of its own and no descriptor of the kernel but its end of the control socket and of `life`.
 2. `on_reaped` is called once for each request, when nothing of its sandbox is left or ever was; nobody uses its uid or place after that.
-3. When the zygote dies, every sandbox of it is ended, and is reaped by whoever adopts it: what waited for a birth is refused.
+3. When the zygote dies, every sandbox of it is ended, and is reaped by whoever adopts it, which may be us: as pid 1 of a container, or
+   as a subreaper. What waited for a birth is refused.
 
 Who keeps children before they are asked for is parking.py. If the kernel dies, `life` ends, and with it every init (cell/inits.py); the
 zygote reads the end of its control socket and leaves.
@@ -56,6 +57,8 @@ PYTHON_MIN = (3, 11)
 ROTATE_AFTER = 20_000
 """Children of one zygote. They share its layout of memory and its stack canaries, which no number of guests should have to guess at."""
 CLOSE_S = 5.0
+ADOPTED_S = 0.02
+"""How often we look for what has become our child, since a pid namespace ends only when all in it are reaped."""
 
 Reaped = Mapping[str, Any]
 """What the zygote knows of a child that is gone: {"status": of the guest | None, "cpu_s", "peak_bytes"}."""
@@ -83,6 +86,7 @@ class Birth(NamedTuple):
 class _Asked:
     answer: "asyncio.Future[Birth]"
     on_reaped: Callable[[Reaped], None]
+    on_orphaned: Callable[[], None]
     birth: Birth | None = None
 
 
@@ -149,11 +153,15 @@ class Zygote:
         return len(self._asked)
 
     async def spawn(
-        self, request: Mapping[str, Any], descriptors: Sequence[int], on_reaped: Callable[[Reaped], None]
+        self,
+        request: Mapping[str, Any],
+        descriptors: Sequence[int],
+        on_reaped: Callable[[Reaped], None],
+        on_orphaned: Callable[[], None],
     ) -> Birth:
         """Raises Refused when the zygote cannot make it. What fails inside the child comes over the leash.
 
-        `on_reaped` is called also when there was never a child. A waiter that is cancelled has its child killed.
+        `on_reaped` is called also when there was never a child, `on_orphaned` when the zygote is gone before its child: a keeper hears of it by nobody else. A waiter that is cancelled has its child killed.
         """
         if not self.alive:
             on_reaped(NEVER_SEEN)
@@ -165,11 +173,11 @@ class Zygote:
         except OSError as error:  # its socket is full of requests, or it is gone
             on_reaped(NEVER_SEEN)
             raise Refused("zygote", f"cannot be asked: {error.strerror}") from error
-        asked = self._asked[self._last_id] = _Asked(self._loop.create_future(), on_reaped)
+        asked = self._asked[self._last_id] = _Asked(self._loop.create_future(), on_reaped, on_orphaned)
         return await asked.answer
 
     async def close(self) -> None:
-        """End it with all its children, and wait until they are gone. Safe to call twice."""
+        """End it with all its children, and wait until they are gone; for what others have to reap, CLOSE_S. Safe to call twice."""
         self._lost()
         complaints, self._complaints = self._complaints, -1
         if complaints < 0:
@@ -220,7 +228,7 @@ class Zygote:
                     asked.answer.set_exception(Refused(layer, reason))
 
     def _lost(self) -> None:
-        """It is gone, or let go. Its children end with `life`, or by their own leashes."""
+        """It is gone, or let go, and its children have to go too."""
         if not self.alive:
             return
         self.alive = False
@@ -239,16 +247,32 @@ class Zygote:
             else:
                 if asked.birth.guest:
                     kill(asked.birth)
+                asked.on_orphaned()
                 self._loop.add_reader(asked.birth.pidfd, self._orphan_gone, number)
+        self._reap_adopted()
+
+    def _reap_adopted(self) -> None:
+        for asked in self._asked.values():
+            if asked.birth is not None:
+                _reap(asked.birth.guest or asked.birth.pid)
+        if self._asked:
+            self._loop.call_later(ADOPTED_S, self._reap_adopted)
 
     def _orphan_gone(self, number: int) -> None:
         asked = self._asked.pop(number)
         assert asked.birth is not None
         self._loop.remove_reader(asked.birth.pidfd)
         os.close(asked.birth.pidfd)
+        _reap(asked.birth.pid)
         asked.on_reaped(NEVER_SEEN)
         if not self._asked and self._emptied is not None:
             self._emptied.set_result(None)
+
+
+def _reap(orphan: int) -> None:
+    """If it is our child and dead."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(orphan, os.WNOHANG)
 
 
 def kill(birth: Birth) -> None:

@@ -43,7 +43,8 @@ class Nursery:
     def __init__(self, uid: int, gid: int, stem: int, program: bytes) -> None:
         """Forks it. `uid` and `gid` are its own; it keeps them when they are ours. `program`: its filter of system calls."""
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        if os.fork() == 0:
+        self._pid = os.fork()
+        if self._pid == 0:
             _serve(theirs, uid, gid, stem, program)
         theirs.close()
         self.order()
@@ -62,6 +63,11 @@ class Nursery:
             self.order()
             raise layers.LayerError("init", said[_PID.size :].decode())
         return pid, descriptors[0]
+
+    def close(self) -> None:
+        """It leaves, and is waited for. Inits stay."""
+        self._socket.close()
+        os.waitpid(self._pid, 0)
 
 
 def _serve(zygote: socket.socket, uid: int, gid: int, stem: int, program: bytes) -> NoReturn:

@@ -182,6 +182,7 @@ class Zygote:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(child.guest or child.top, 0)
             select.select([child.top_pidfd], [], [])
+        self._births.close()
 
 
 class _Full:
@@ -202,6 +203,9 @@ class _Full:
     def hire(self, hello: dict[str, Any]) -> None:
         gid = hello["init_uid"] if os.geteuid() == 0 else hello["gid"]
         self.nursery = inits.Nursery(hello["init_uid"], gid, self._stem, self._filters["nursery"])
+
+    def close(self) -> None:
+        self.nursery.close()
 
     def _plant(self) -> int:
         """A mount namespace with the root that all guests share; a descriptor holds it when the process that made it is gone."""
@@ -351,6 +355,9 @@ class _Confined:
 
     def prepare(self) -> None:
         """Nothing: a keeper is forked with its guest."""
+
+    def close(self) -> None:
+        """Nobody else was hired."""
 
     def make(self, request: Request, descriptors: list[int]) -> Child:
         pid = _fork()
