@@ -28,6 +28,7 @@ from typing import Any, TypeAlias
 
 from .base import budgets, items
 from .base.errors import ArgumentError, CallerError, Conflict, Denied, GuestError
+from .base.policy import Grants
 from .base.ports import Ports
 from .base.shown import dumps, loads, received
 from .base.store import Store, Transaction
@@ -38,7 +39,7 @@ from .programs import Program
 from .sandbox import Sandbox
 from .skills import Skills
 
-__all__ = ["CAPABILITIES", "Calls", "wire"]
+__all__ = ["CAPABILITIES", "Calls", "granted", "wire"]
 
 CAPABILITIES = frozenset({"sandbox.run", "tool", "memory.add", "memory.search", "memory.forget", "memory.edit", "memory.blocks",
                           "skill", "spawn", "approve", "ask", "model", "send", "receive"})  # fmt: skip
@@ -130,7 +131,9 @@ class Calls:
 
     async def _sandbox_run(self, program: Program, flight: Flight, given: dict[str, Any]) -> Answer:
         code = given.pop("code")
-        ran = await self._sandbox.run(code, on_note=program.say, **_origin(program, flight), **given)
+        ran = await self._sandbox.run(
+            code, on_note=program.say, grants=granted(program.row), **_origin(program, flight), **given
+        )
         return Answer.ok(wire(ran))
 
     async def _skill(self, program: Program, flight: Flight, given: dict[str, Any]) -> Answer:
@@ -138,7 +141,7 @@ class Calls:
         ran = await self._sandbox.run(
             invocation.code, language=invocation.language, argv=(*invocation.argv, *map(str, given.get("args", []))),
             stdin=json.dumps(given.get("input", {})), skill=invocation.skill_folder, on_note=program.say,
-            **_origin(program, flight),
+            grants=granted(program.row), **_origin(program, flight),
         )  # fmt: skip
         return Answer.ok(wire(ran))
 
@@ -342,6 +345,11 @@ def _author(program: Program, flight: Flight) -> dict[str, Any]:
 
 def _origin(program: Program, flight: Flight) -> dict[str, Any]:
     return {"principal": program.row.principal, "run_id": program.row.run_id, "step": flight.call.n}
+
+
+def granted(row: RunRow) -> Grants | None:
+    """What the starter of the run had. None: what the kernel has."""
+    return None if row.grants is None else Grants.from_wire(json.loads(row.grants))
 
 
 def _joined(row: RunRow) -> Answer:

@@ -94,6 +94,7 @@ MIGRATIONS: Migrations = {
         PRIMARY KEY(rid, seq)) STRICT, WITHOUT ROWID;
     """,
     3: tombstones.SCHEMA,
+    5: "ALTER TABLE run ADD COLUMN grants TEXT;",
 }
 
 
@@ -118,6 +119,8 @@ class NewRun:
     capabilities: str | None = None
     parent_rid: int | None = None
     idempotency_key: str | None = None
+    grants: str | None = None
+    """Of the starter, as JSON; None: those of the kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +165,7 @@ class RunRow:
     created_at: float
     updated_at: float
     ended_at: float | None
+    grants: str | None
 
 
 _RUN = ", ".join(field.name for field in fields(RunRow))
@@ -268,13 +272,13 @@ class Journal:
         now = self._ports.clock.now()
         tx.execute(
             "INSERT INTO run(run_id, principal, name, program, code_hash, runtime, path_version, input, files, packages,"
-            " memory_mb, seed, epoch, budget, capabilities, parent_rid, idempotency_key, arguments_hash, status, detail, parked, paused,"
+            " memory_mb, seed, epoch, budget, capabilities, parent_rid, idempotency_key, arguments_hash, grants, status, detail, parked, paused,"
             " cancelled, consumed, lives, reruns, calls, tool_calls, cpu_s, created_at, updated_at)"
-            " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,'working','queued',0,0,0,0,0,0,0,0,0,?,?)",
+            " VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,'working','queued',0,0,0,0,0,0,0,0,0,?,?)",
             (
                 new.run_id, new.principal, new.name, new.program, hashlib.sha256(new.program.encode()).hexdigest(), new.runtime,
                 new.path_version, new.input, new.files, new.packages, new.memory_mb, new.seed, now, new.budget, new.capabilities,
-                new.parent_rid, new.idempotency_key, arguments, now, now,
+                new.parent_rid, new.idempotency_key, arguments, new.grants, now, now,
             ),
         )  # fmt: skip
         return self.run(tx, new.run_id, new.principal), False

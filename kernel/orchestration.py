@@ -33,12 +33,12 @@ from typing import Any, Literal
 from .base import budgets, items
 from .base.errors import ArgumentError, Conflict, Denied, GuestError, KernelFault, LimitExceeded, Overloaded
 from .base.limits import Limits
-from .base.policy import Policy
+from .base.policy import Grants, Policy
 from .base.ports import LOCAL, Ports, rfc3339
 from .base.replay import PATH_VERSION
 from .base.shown import dumps, loads, name_of
 from .base.store import Store, Transaction
-from .calls import CAPABILITIES, Calls
+from .calls import CAPABILITIES, Calls, granted
 from .flights import GuestCell, House
 from .journal import Delivery, Item, Journal, NewRun, RunRow
 from .memory import Memory
@@ -122,11 +122,14 @@ class Runs:
     async def start(
         self, program: str | None = None, input: Any = None, *, skill: str | None = None, idempotency_key: str | None = None,  # noqa: A002
         name: str | None = None, budget: Mapping[str, Any] | None = None, packages: Sequence[str] = (),
-        files: Mapping[str, str] | None = None, memory_mb: int = MEMORY_MB, wait_s: float = 0.0, principal: str = LOCAL,
+        files: Mapping[str, str] | None = None, memory_mb: int = MEMORY_MB, wait_s: float = 0.0, grants: Grants | None = None,
+        principal: str = LOCAL,
     ) -> Handle:  # fmt: skip
+        """`grants` are the starter's, and the run's for its whole life; without them those of the kernel."""
         new = self._new(
             principal, program=program, skill=skill, given={} if input is None else input, name=name, key=idempotency_key,
             budget=budgets.checked(budget), packages=packages, files=files, memory_mb=memory_mb,
+            grants=None if grants is None else json.dumps(grants.to_wire()),
         )  # fmt: skip
         if self._places.load().waiting >= self._limits.queue_max:
             raise Overloaded(
@@ -148,7 +151,7 @@ class Runs:
     def _new(
         self, principal: str, *, program: str | None, skill: str | None, given: Any, name: str | None = None, key: str | None = None,
         budget: Mapping[str, float], packages: Sequence[str] = (), files: Mapping[str, str] | None = None, memory_mb: int = MEMORY_MB,
-        capabilities: Sequence[str] | None = None, parent_rid: int | None = None,
+        capabilities: Sequence[str] | None = None, parent_rid: int | None = None, grants: str | None = None,
     ) -> NewRun:  # fmt: skip
         if (program is None) == (skill is None):
             raise ArgumentError("argument.invalid", "A run has either a program or a skill. Give one of the two.")
@@ -167,7 +170,7 @@ class Runs:
             path_version=PATH_VERSION, input=self._json("input", given), seed=self._ports.entropy(32),
             name=None if name is None else _storable("name", name), files=None if not files else self._json("files", _checked_files(files)),
             memory_mb=memory_mb, budget=json.dumps(budget), capabilities=None if capabilities is None else json.dumps(list(capabilities)),
-            parent_rid=parent_rid, idempotency_key=None if key is None else _storable("idempotency_key", key),
+            parent_rid=parent_rid, idempotency_key=None if key is None else _storable("idempotency_key", key), grants=grants,
         )  # fmt: skip
 
     def _json(self, label: str, value: Any) -> bytes:
@@ -195,7 +198,7 @@ class Runs:
         narrowed = None if parent.capabilities is None and wanted is None else kept
         return self._new(
             parent.principal, program=given.get("program"), skill=given.get("skill"), given=given.get("input", {}), budget=budget,
-            memory_mb=parent.memory_mb, capabilities=narrowed, parent_rid=parent.rid,
+            memory_mb=parent.memory_mb, capabilities=narrowed, parent_rid=parent.rid, grants=parent.grants,
         )  # fmt: skip
 
     # --- see
@@ -320,8 +323,9 @@ class Runs:
 
     async def approve(
         self, run_id: str, item_id: str, digest: str, decision: str, *, note: str | None = None,
-        channel: Literal["person", "host"] = "host", principal: str = LOCAL,
+        channel: Literal["person", "host"] = "host", grants: Grants | None = None, principal: str = LOCAL,
     ) -> None:  # fmt: skip
+        """`grants` are those of the connection that answers, as far as the channel is the host."""
         item = await self._item(run_id, item_id, principal)
         if item.answer_by != "person":
             raise ArgumentError(
@@ -329,7 +333,7 @@ class Runs:
             )
         items.check_approval(
             item_digest=item.digest, given=digest, decision=decision, channel=channel, item_id=item_id,
-            allowed_in_host=self._policy.grants.approve_in_host, folder=self._store.folder,
+            allowed_in_host=self._policy.narrowed(grants or self._policy.grants).approve_in_host, folder=self._store.folder,
         )  # fmt: skip
         if item.deadline is not None and self._ports.clock.now() >= item.deadline:
             raise Conflict("item.expired", f"Item {item_id} expired at {rfc3339(item.deadline)}, which is a no.")
@@ -580,7 +584,12 @@ class Runs:
 
     async def _launch(self, row: RunRow, start: Mapping[str, Any]) -> GuestCell:
         return await self._sandbox.launch(
-            start, timeout_s=None, memory_mb=row.memory_mb, principal=row.principal, run_id=row.run_id
+            start,
+            timeout_s=None,
+            memory_mb=row.memory_mb,
+            grants=granted(row),
+            principal=row.principal,
+            run_id=row.run_id,
         )
 
     async def close(self) -> None:

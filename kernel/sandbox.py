@@ -42,17 +42,18 @@ from urllib.parse import quote
 from .base import filter as syscalls
 from .base import payloads, system
 from .base.advice import advice
+from .base.asked import MEMORY_MB, Asked, utf8
 from .base.audit import Audit, Origin, digest_of
 from .base.cell import Bounds, Cell, Ended, Spawn, Usage
 from .base.cgroups import Most
-from .base.errors import ArgumentError, Denied, GuestError, HostError, LimitExceeded, NotFound
+from .base.errors import ArgumentError, GuestError, HostError, NotFound
 from .base.joining import Joining
 from .base.limits import MIB, Limits
 from .base.output import harmless
 from .base.owned import Owned, abandoned
 from .base.parking import Parking, Rooms
-from .base.places import Places
-from .base.policy import Policy
+from .base.places import NOTHING, Places, View
+from .base.policy import Grants, Policy
 from .base.pool import CLOSE_S, Refused, Zygote, interpreters, probe_layers
 from .base.ports import LOCAL, Ports
 from .base.store import Store, Transaction
@@ -62,12 +63,10 @@ from .cell.frames import END, HEADER, NOTE
 
 __all__ = ["Cell", "Content", "Ended", "FileOut", "LayerReport", "Report", "Result", "Sandbox", "Usage", "probe"]
 
-LANGUAGES = ("python", "bash")
 TIERS = ("full", "confined")
 PROBE = "agent-kernel-probe-"
 FILTERS = ("full", "visiting", "shared", "nursery")
 """Of base/filter.py: `visiting` is for tier full where a folder of the host is shared, `shared` for tier confined, `nursery` for inits."""
-MEMORY_MB, MEMORY_MB_MIN = 512, 32
 CONFINED_LACKS = ("host paths can be seen by stat", "no loopback network", "no locks of multiprocessing")
 KEPT_FROM_CHARS = 4096
 """Output longer than this also gets a uri, since a face may have to cut it further."""
@@ -206,13 +205,7 @@ class Sandbox:
         tier: str | None = None,
     ) -> Self:
         """`tier` asks for that one and no other; what cannot be had makes `tier` none and every run a refusal, not the open."""
-        for folder in policy.grants.folders:
-            if store.folder.resolve().is_relative_to(folder.path.resolve()):
-                raise HostError(
-                    "config.invalid",
-                    f"The shared folder {folder.path} contains the state folder {store.folder}, which no sandbox may see."
-                    " Share a folder that does not, or move the state with --state.",
-                )
+        policy.granted(Grants(), store.folder)
         self = cls(store, ports, limits, policy, scheduler, audit=audit)
         if not system.ISOLATES:
             self.refusals.append(system.NO_SANDBOX)
@@ -291,24 +284,28 @@ class Sandbox:
         allow_hosts: Sequence[str] = (),
         skill: Path | None = None,
         argv: Sequence[str] = (),
+        grants: Grants | None = None,
         principal: str = LOCAL,
         client: str | None = None,
         run_id: str | None = None,
         step: int | None = None,
         on_note: Callable[[Note], None] | None = None,
     ) -> Result:
+        """`grants` are the caller's; without them those of the kernel."""
+        grants = self._policy.grants if grants is None else self._policy.narrowed(grants)
         with self._audit.begin(
             "run", Origin(principal, client, run_id, step), language=language, timeout_s=timeout_s, memory_mb=memory_mb, packages=packages,
             allow_hosts=allow_hosts,
         ) as act:  # fmt: skip
-            self._check(language, timeout_s, memory_mb, packages, allow_hosts)
+            Asked(language, timeout_s, memory_mb, packages, allow_hosts).check(self._limits, grants)
             given = checked_files(files or {}, self._limits)
-            texts = [_utf8("code", code), _utf8("stdin", stdin or ""), *(_utf8("argv", word) for word in argv)]
+            texts = [utf8("code", code), utf8("stdin", stdin or ""), *(utf8("argv", word) for word in argv)]
             start = {
                 "v": 1, "mode": "code", "language": language, "code": code, "argv": list(argv),
                 "files": {path: _text_or_base64(data) for path, data in given.items()},
             }  # fmt: skip
-            cell, claim = await self._cell(timeout_s, memory_mb, skill, cpu_s=timeout_s * self._limits.cpus_max), None
+            view = View(skill, grants.paths)
+            cell, claim = await self._cell(timeout_s, memory_mb, view, cpu_s=timeout_s * self._limits.cpus_max), None
             act.sandbox_id = cell.id
             try:
                 rest = cell.begin(start, texts[1])
@@ -394,18 +391,19 @@ class Sandbox:
         *,
         timeout_s: float | None,
         memory_mb: int,
+        grants: Grants | None = None,
         principal: str = LOCAL,
         run_id: str | None = None,
-        skill: Path | None = None,
         cpu_s: float | None = None,
     ) -> Cell:
         """A child that has its START; the caller talks to it and must `end` or `abandon` it."""
         origin = Origin(principal, run_id=run_id)
         act = self._audit.begin("program", origin, timeout_s=timeout_s, memory_mb=memory_mb, cpu_s_max=cpu_s)
         try:
-            self._check("python", timeout_s, memory_mb, (), ())
+            grants = self._policy.grants if grants is None else self._policy.narrowed(grants)
+            Asked("python", timeout_s, memory_mb).check(self._limits, grants)
             act.given(str(start.get("program", "")).encode(errors="replace"), (), start.get("files") or ())
-            cell = await self._cell(timeout_s, memory_mb, skill, cpu_s=cpu_s, room=False)
+            cell = await self._cell(timeout_s, memory_mb, View(None, grants.paths), cpu_s=cpu_s, room=False)
         except BaseException as error:
             act.failed(error)
             raise
@@ -446,14 +444,14 @@ class Sandbox:
     # --- making cells
 
     async def _cell(
-        self, timeout_s: float | None, memory_mb: int, skill: Path | None = None, *, cpu_s: float | None = None, room: bool = True
+        self, timeout_s: float | None, memory_mb: int, view: View = NOTHING, *, cpu_s: float | None = None, room: bool = True
     ) -> Cell:  # fmt: skip
         """A locked child that waits for START and is held to its bounds. Without `room` it is none of `sandboxes_max`."""
         self.check_works()
         if room:
             await self._rooms.enter()
         try:
-            cell = await self._parking.take(skill)
+            cell = await self._parking.take(None if view == NOTHING else view)
             self._stir()
         except BaseException:
             if room:
@@ -469,11 +467,11 @@ class Sandbox:
 
     async def _bear(self, kind: Hashable, *, rehearse: bool) -> Cell:
         """A locked child that waits for START."""
-        assert kind is None or isinstance(kind, Path)
+        assert kind is None or isinstance(kind, View)
         zygote = await self._living_zygote()
         sandbox = self._ports.new_id("sbx")
         assert self._places is not None
-        place, request = await self._places.make(sandbox, kind)
+        place, request = await self._places.make(sandbox, kind or NOTHING)
         cell = Cell(
             sandbox,
             zygote=zygote,
@@ -541,9 +539,8 @@ class Sandbox:
     async def _try_tier(self, tier: str) -> bool:
         """Run a throw-away sandbox in `tier`; only what has worked counts. Leaves the zygote running when it has."""
         try:
-            shared = [folder.path for folder in self._policy.grants.folders]
             places = self._places = await asyncio.to_thread(
-                Places, tier, state=self._store.folder, shared=shared, ports=self._ports, limits=self._limits
+                Places, tier, state=self._store.folder, ports=self._ports, limits=self._limits
             )
             self._zygote = await Zygote.start(places.interpreter, places.hello(), self._filters)
             self.python = self._zygote.python
@@ -571,59 +568,12 @@ class Sandbox:
         self.layers = cell.layers
         return True
 
-    def _check(
-        self,
-        language: str,
-        timeout_s: float | None,
-        memory_mb: int,
-        packages: Sequence[str],
-        allow_hosts: Sequence[str],
-    ) -> None:
-        if language not in LANGUAGES:
-            raise ArgumentError(
-                "argument.invalid", f"language {language!r} is not one of {', '.join(LANGUAGES)}. Use one of them."
-            )
-        if packages:
-            raise Denied(
-                "packages.denied",
-                f"{', '.join(map(str, packages))[:200]}: sandboxes have the standard library only. Work with that.",
-            )
-        if allow_hosts:
-            raise Denied(
-                "egress.denied",
-                f"{', '.join(map(str, allow_hosts))[:200]}: sandboxes reach no host. Put the data into `files`.",
-            )
-        if timeout_s is not None and not 0 < timeout_s <= self._limits.timeout_s_max:
-            raise LimitExceeded(
-                "limit.exceeded",
-                f"timeout_s is {timeout_s:g}; it must be above 0 and at most {self._limits.timeout_s_max:g}."
-                " The operator's line is `timeout_s_max` in [limits] of config.toml.",
-            )
-        if not MEMORY_MB_MIN <= memory_mb <= self._limits.memory_mb_max:
-            raise LimitExceeded(
-                "limit.exceeded",
-                f"memory_mb is {memory_mb}; it must be between {MEMORY_MB_MIN} and {self._limits.memory_mb_max}."
-                " The operator's line is `memory_mb_max` in [limits] of config.toml.",
-            )
-
 
 def _text_or_base64(data: bytes) -> str | dict[str, str]:
     try:
         return data.decode()
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(data).decode()}
-
-
-def _utf8(name: str, text: str) -> bytes:
-    try:
-        data = text.encode()
-    except UnicodeEncodeError as error:
-        raise ArgumentError(
-            "argument.invalid", f"{name} holds a lone surrogate, which is not text. Remove it."
-        ) from error
-    if b"\0" in data and name != "stdin":
-        raise ArgumentError("argument.invalid", f"{name} holds a NUL character. Remove it.")
-    return data
 
 
 def _note(payload: bytes) -> Note | None:

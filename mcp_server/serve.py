@@ -48,7 +48,7 @@ async def serve_stdio(options: Options, source: int, sink: int, parent: int) -> 
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="agent-kernel: %(levelname)s %(name)s: %(message)s"
     )
-    grants = widened(load_policy(options.state / "config.toml").grants, options.grants)
+    grants = load_policy(options.state / "config.toml").granted(options.grants, options.state)
     # The SDK takes half a second to import, the kernel's children some time to come up: at the same time.
     importing = asyncio.ensure_future(asyncio.to_thread(_import_face))
     async with Kernel.open(options.state, grants=grants, tier=options.tier) as kernel:
@@ -75,17 +75,6 @@ async def serve_stdio(options: Options, source: int, sink: int, parent: int) -> 
 def _import_face() -> tuple[Any, Any]:
     server = importlib.import_module("agent_kernel_mcp.server")
     return server.build, importlib.import_module("agent_kernel_mcp.transport").Wire
-
-
-def widened(file: Grants, line: Grants) -> Grants:
-    """The operator's two voices together: config.toml and the command line. A folder named twice is as the command line says."""
-    folders = {folder.path: folder for folder in (*file.folders, *line.folders)}
-    return Grants(
-        folders=tuple(folders.values()),
-        hosts=tuple(dict.fromkeys((*file.hosts, *line.hosts))),
-        packages=file.packages or line.packages,
-        approve_in_host=file.approve_in_host or line.approve_in_host,
-    )
 
 
 async def answer(kernel: Kernel, op: str, request: Mapping[str, Any], agent: str | None = None) -> Any:

@@ -33,6 +33,7 @@ import orjson
 from agent_kernel import Kernel
 from agent_kernel.base.errors import KernelError, KernelFault, LimitExceeded
 from agent_kernel.base.items import command
+from agent_kernel.base.policy import Grants
 from agent_kernel.base.ports import LOCAL
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
@@ -60,14 +61,18 @@ CLIENT_CHARS_MAX = 64
 Context = ServerRequestContext[Any, Any]
 
 
-def build(kernel: Kernel, memory_profiles: Iterable[str] = (), agent: str | None = None) -> Server[Any]:
-    face = Face(kernel, tools_of(memory_profiles), agent)
+def build(
+    kernel: Kernel, memory_profiles: Iterable[str] = (), agent: str | None = None, grants: Grants | None = None
+) -> Server[Any]:
+    """`grants` are those of the connection; without them it has the kernel's."""
+    grants = grants or kernel.policy.grants
+    face = Face(kernel, tools_of(memory_profiles), agent, grants)
     server: Server[Any] = Server(
         "agent-kernel",
         version=version("agent-kernel"),
         title="Agent Kernel",
         description="Sandbox, durable runs, memory and skills",
-        instructions=instructions(kernel),
+        instructions=instructions(grants),
         on_list_tools=face.list_tools,
         on_call_tool=face.call_tool,
         on_list_resources=face.list_resources,
@@ -121,9 +126,8 @@ def request_state_key(folder: Path) -> bytes:
     return key
 
 
-def instructions(kernel: Kernel) -> str:
+def instructions(grants: Grants) -> str:
     """What a host puts into the context beside the tools; below 1.5 kB."""
-    grants = kernel.policy.grants
     shared = [str(folder.path) for folder in grants.folders]
     if shared:
         listed = ", ".join(shared[:8]) + (f" and {len(shared) - 8} more" if len(shared) > 8 else "")
@@ -151,6 +155,7 @@ class Face:
     tools: tuple[Tool, ...]
     agent: str | None = None
     """What the operator calls this connection."""
+    grants: Grants | None = None
     closed_forms: set[str] = field(default_factory=set)
     """Items whose form the person closed without an answer: not shown again by itself."""
     asking: set[str] = field(default_factory=set)
@@ -204,7 +209,9 @@ class Face:
         self, ctx: Context, params: types.CallToolRequestParams, tool: Tool, arguments: dict[str, Any]
     ) -> Any:
         ticker = Ticker(ctx) if _token(ctx) is not None else None
-        call = Call(self.kernel, arguments, ticker.note if ticker else None, self.agent or client_name(ctx))
+        call = Call(
+            self.kernel, arguments, ticker.note if ticker else None, self.agent or client_name(ctx), self.grants
+        )
         if not tool.a_run:
             return await _ticking(ticker, tool.call(call))
         wait_s = arguments.get("wait_s", 0.0 if tool.name == "run_get" else DEFAULT_WAIT_S)

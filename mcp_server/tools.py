@@ -25,6 +25,7 @@ from typing import Any
 from agent_kernel import Kernel
 from agent_kernel.base.errors import ArgumentError, KernelError
 from agent_kernel.base.limits import Limits
+from agent_kernel.base.policy import Grants
 
 from . import resources
 from .transport import strict
@@ -44,6 +45,8 @@ class Call:
     """Takes what a guest says meanwhile, `{log}` or `{progress}`; None when nobody listens."""
     client: str | None = None
     """What the connection calls itself: the operator's --agent, else the name it gave at the handshake."""
+    grants: Grants | None = None
+    """Of the connection."""
 
     @property
     def author(self) -> dict[str, Any]:
@@ -255,7 +258,7 @@ async def _pass_on(notes: AsyncIterator[Mapping[str, Any]], note: Callable[[Mapp
 
 
 async def sandbox_run(call: Call) -> Any:
-    return await call.kernel.sandbox.run(on_note=call.note, client=call.client, **call.arguments)
+    return await call.kernel.sandbox.run(on_note=call.note, client=call.client, grants=call.grants, **call.arguments)
 
 
 async def sandbox_read(call: Call) -> Any:
@@ -265,7 +268,7 @@ async def sandbox_read(call: Call) -> Any:
 async def run_start(call: Call) -> Any:
     arguments = dict(call.arguments)
     wait_s = arguments.pop("wait_s", DEFAULT_WAIT_S)
-    handle = await call.kernel.runs.start(**arguments)
+    handle = await call.kernel.runs.start(grants=call.grants, **arguments)
     view = await waited(call.kernel, handle.id, wait_s, call.note)
     return {**view, "replayed": True} if handle.replayed else view
 
@@ -294,7 +297,7 @@ async def run_send(call: Call) -> Any:
 
 
 async def run_approve(call: Call) -> Any:
-    await call.kernel.runs.approve(**call.arguments, channel="host")
+    await call.kernel.runs.approve(**call.arguments, channel="host", grants=call.grants)
     return await call.kernel.runs.view(call.arguments["run_id"])
 
 
@@ -349,6 +352,7 @@ async def skill_run(call: Call) -> Any:
         argv=(*invocation.argv, *given.get("args", ())),
         stdin=json.dumps(given["input"]) if "input" in given else None,
         skill=invocation.skill_folder,
+        grants=call.grants,
         timeout_s=given.get("timeout_s", 30.0),
         on_note=call.note,
         client=call.client,

@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from agent_kernel import Folder, Grants, Kernel
+from agent_kernel import Kernel
 from agent_kernel_mcp import __main__ as cli
 from agent_kernel_mcp.__main__ import main, printable, state_folder
-from agent_kernel_mcp.serve import widened
 
 COMMAND = [sys.executable, "-m", "agent_kernel_mcp"]
 
@@ -136,15 +135,6 @@ def test_skill_folders_are_validated_one_json_object_a_line(tmp_path, capsys):
     assert [verdict["strict"]["valid"] for verdict in verdicts] == [True, False]
     assert main(["skill", "validate", str(good)]) == 0
     assert "valid" in capsys.readouterr().out
-
-
-def test_file_and_command_line_of_the_operator_are_one(tmp_path):
-    one, two = Folder(tmp_path / "1"), Folder(tmp_path / "2", writable=True)
-    both = widened(
-        Grants(folders=(one,), hosts=("a",)),
-        Grants(folders=(Folder(one.path, writable=True), two), hosts=("a", "b"), packages=True),
-    )
-    assert both == Grants(folders=(Folder(one.path, writable=True), two), hosts=("a", "b"), packages=True)
 
 
 # --- a start that fails

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from agent_kernel import Grants, KernelError, Ports
+from agent_kernel import Folder, Grants, KernelError, Ports
 
 sys.path.insert(0, str(Path(__file__).parent))
 from kernels import approve, opened, program, ran, rested, until
@@ -542,3 +542,60 @@ def test_looking_at_runs_leaves_nothing_behind(tmp_path):
         return len(k.runs._changes)
 
     assert opened(tmp_path / "s", act) == 0
+
+
+READS = """
+try:
+    mine = open(input).read()
+except OSError as error:
+    mine = type(error).__name__
+there = await kernel.sandbox.run(f"print(open({input!r}).read())")
+child = await kernel.spawn("async def main(input): return open(input).read()", input)
+return [mine, there.stdout.strip(), child]
+"""
+
+
+def test_a_run_sees_the_folders_of_its_starter_in_all_its_lives(tmp_path):
+    note = tmp_path / "ada" / "note.txt"
+    note.parent.mkdir(mode=0o755)
+    note.write_text("hers")
+    note.chmod(0o644)
+    grants = Grants(folders=(Folder(note.parent),))
+    waits = program("go = await kernel.receive('go')\nreturn open(input).read()")
+
+    async def starts(kernel):
+        seen = await ran(kernel, READS, str(note), grants=grants)
+        assert seen["output"] == ["hers", "hers", "hers"], seen
+        assert (await ran(kernel, "open(input)", str(note)))["error"]["type"] in (
+            "FileNotFoundError",
+            "PermissionError",
+        )
+        return (await kernel.runs.start(waits, input=str(note), grants=grants)).id
+
+    run_id = opened(tmp_path / "state", starts)
+
+    async def goes_on(kernel):
+        await kernel.runs.send(run_id, topic="go", content={})
+        return await rested(kernel, run_id)
+
+    assert opened(tmp_path / "state", goes_on)["output"] == "hers"
+
+
+def test_a_run_has_no_folder_that_the_operator_took_back(tmp_path):
+    folder = tmp_path / "ada"
+    folder.mkdir()
+    waits = program("go = await kernel.receive('go')\nimport os\nreturn os.path.exists(input)")
+
+    async def starts(kernel):
+        grants = Grants(folders=(Folder(folder),))
+        return (await kernel.runs.start(waits, input=str(folder), grants=grants)).id
+
+    run_id = opened(tmp_path / "state", starts)
+    (tmp_path / "state/config.toml").write_text("folders = []")
+
+    async def goes_on(kernel):
+        await kernel.runs.send(run_id, topic="go", content={})
+        seen = await rested(kernel, run_id)
+        return seen["output"] if kernel.sandbox.tier == "full" else False  # in tier confined stat sees what is there
+
+    assert opened(tmp_path / "state", goes_on) is False

@@ -1,9 +1,10 @@
+import json
 import os
 
 import pytest
-from agent_kernel.base.errors import HostError
+from agent_kernel.base.errors import Denied, HostError
 from agent_kernel.base.limits import Limits
-from agent_kernel.base.policy import MemoryRules, Policy, load_policy
+from agent_kernel.base.policy import Folder, Grants, MemoryRules, Policy, load_policy
 
 
 def written(tmp_path, text):
@@ -75,3 +76,70 @@ def test_memory_has_rules_of_its_own(tmp_path):
     assert load_policy(tmp_path / "config.toml").memory == MemoryRules("mask", frozenset())
     rules = load_policy(written(tmp_path, '[memory]\nsecrets = "refuse"\nquarantine = ["web", "guest"]')).memory
     assert rules == MemoryRules("refuse", frozenset({"web", "guest"}))
+
+
+def shared(tmp_path, *names):
+    for name in names:
+        (tmp_path / name.removesuffix(":rw")).mkdir(parents=True, exist_ok=True)
+    return tuple(Folder.parse(f"{tmp_path}/{name}") for name in names)
+
+
+def test_what_the_file_does_not_name_is_the_command_lines_to_say(tmp_path):
+    asked = Grants(shared(tmp_path, "a:rw"), hosts=("example.org",), packages=True, approve_in_host=True)
+    assert load_policy(written(tmp_path, "")).granted(asked, tmp_path / "state") == asked
+
+
+def test_what_a_connection_does_not_ask_for_is_as_the_file_says(tmp_path):
+    (folder,) = shared(tmp_path, "a")
+    policy = load_policy(written(tmp_path, f'folders = ["{folder}"]\nhosts = ["example.org"]'))
+    assert policy.granted(Grants(), tmp_path / "state") == Grants((folder,), ("example.org",))
+
+
+@pytest.mark.parametrize(
+    ("file", "folder", "fine"),
+    [
+        ('folders = ["{0}/a"]', "a/inner", True),
+        ('folders = ["{0}/a"]', "a:rw", False),
+        ('folders = ["{0}/a:rw"]', "a", True),
+        ('folders = ["{0}/a/inner"]', "a", False),
+        ('folders = ["{0}/a"]', "ab", False),
+        ('folders = ["{0}/a"]', "a/link", False),
+        ("folders = []", "a", False),
+    ],
+)
+def test_a_connection_has_no_folder_beyond_those_of_the_file(tmp_path, file, folder, fine):
+    shared(tmp_path, "a/inner", "ab", folder.replace("/link", ""))
+    (tmp_path / "a/link").symlink_to(tmp_path / "ab")
+    policy = load_policy(written(tmp_path, file.format(tmp_path)))
+    asked = Grants(folders=(Folder.parse(f"{tmp_path}/{folder}"),))
+    assert (policy.narrowed(asked) == asked) is fine
+    if fine:
+        assert policy.granted(asked, tmp_path / "state") == asked
+    else:
+        with pytest.raises(Denied, match=rf"grant\.denied: --folder {tmp_path}/{folder} is more than"):
+            policy.granted(asked, tmp_path / "state")
+
+
+@pytest.mark.parametrize(
+    ("file", "asked", "flag"),
+    [
+        ('hosts = ["example.org"]', Grants(hosts=("example.org", "other.org")), "--allow-host other.org"),
+        ("packages = false", Grants(packages=True), "--allow-packages"),
+        ("approve_in_host = false", Grants(approve_in_host=True), "--approve-in-host"),
+    ],
+)
+def test_a_connection_that_asks_for_more_than_the_file_is_refused_by_name(tmp_path, file, asked, flag):
+    with pytest.raises(Denied) as refused:
+        load_policy(written(tmp_path, file)).granted(asked, tmp_path / "state")
+    assert refused.value.message.startswith(f"{flag} is more than config.toml")
+
+
+def test_no_connection_has_a_folder_with_the_state_in_it(tmp_path):
+    with pytest.raises(HostError, match="contains the state folder"):
+        load_policy(tmp_path / "none.toml").granted(Grants(folders=(Folder(tmp_path),)), tmp_path / "state")
+
+
+def test_grants_come_back_from_the_wire_as_they_were(tmp_path):
+    grants = Grants(shared(tmp_path, "a", "b:rw"), ("example.org",), packages=True)
+    (tmp_path / "a").rmdir()
+    assert Grants.from_wire(json.loads(json.dumps(grants.to_wire()))) == grants

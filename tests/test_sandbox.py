@@ -13,6 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from agent_kernel.base.errors import ArgumentError, Denied, HostError, LimitExceeded, NotFound
+from agent_kernel.base.policy import Folder, Grants
 from agent_kernel.sandbox import Result, Sandbox, probe
 from boxes import BOTH, Opened, boxed, processes_with, run_code
 
@@ -667,6 +668,30 @@ def test_a_shared_folder_is_seen_read_only_at_its_own_path(tmp_path, tier, aroun
     assert r.stdout == "1,2\n"
     assert r.error["type"] in ("PermissionError", "OSError")
     assert (shared / "data.csv").read_text() == "1,2"
+
+
+@both
+def test_a_call_sees_the_folders_of_its_own_caller_only(tmp_path, tier, around):
+    paths = {}
+    for name in ("ada", "bob"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "note.txt").write_text(name)
+        (tmp_path / name / "note.txt").chmod(0o644)
+        (tmp_path / name).chmod(0o755)
+        paths[name] = str(tmp_path / name / "note.txt")
+
+    async def body(sandbox: Sandbox):
+        code = f"for path in {list(paths.values())!r}:\n try: print(open(path).read())\n except OSError as e: print(type(e).__name__)"
+        seen = []
+        for _ in range(5):  # from the fourth on children are parked for each of them
+            for name in ("ada", "bob"):
+                r = await sandbox.run(code, grants=Grants(folders=(Folder(tmp_path / name),)))
+                seen.append(r.stdout.split())
+            seen.append((await sandbox.run(code)).stdout.split())
+        return seen
+
+    hidden = "FileNotFoundError" if tier == "full" else "PermissionError"
+    assert boxed(tmp_path, tier, body) == [["ada", hidden], [hidden, "bob"], [hidden, hidden]] * 5
 
 
 def test_a_shared_folder_that_holds_the_state_is_refused(tmp_path):

@@ -3,8 +3,9 @@
     cell = await parking.take(kind)      a parked one; else one that is being born; else one born for this call
     await rooms.enter() ... rooms.leave()
 
-A kind is what a child must have been given at its birth: None, which code and programs share, or a skill's folder. None is parked from the
-start; another kind is parked when it comes often (OFTEN takes in LATELY_S), at most KINDS_MAX of them, the one not asked for longest goes.
+A kind is what a child must have been given at its birth: None, which code and programs share, or a view of the host's folders (a skill's,
+shared ones). None is parked from the start; another kind is parked when it comes often (OFTEN takes in LATELY_S), at most KINDS_MAX of them,
+the one not asked for longest goes.
 
 How many: as many as were taken between two moments at which the pool was full, between the operator's limits; half of that after SHRINK_S
 without such a burst. A birth costs two cores a few milliseconds, so a refill waits until nobody has taken one for QUIET_S, and makes one at a
@@ -34,7 +35,8 @@ __all__ = ["Parkable", "Parking", "Rooms"]
 QUIET_S = 0.003
 SHRINK_S = 30.0
 LATELY_S, OFTEN = 60.0, 3
-KINDS_MAX = 4
+KINDS_MAX = 8
+"""Hosts of one person with folders of their own."""
 
 Kind = Hashable
 

@@ -17,10 +17,10 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import workspace
 from .census import tasks_of_uid
@@ -32,7 +32,7 @@ from .pool import interpreters, reachable_by_others
 from .ports import Ports
 from .reserve import Reserved, reserve_uid
 
-__all__ = ["Place", "Places", "address_space_bytes"]
+__all__ = ["NOTHING", "Place", "Places", "View", "address_space_bytes"]
 
 TASKS_ABOVE = 16
 """RLIMIT_NPROC is this much above the limit, so that the watchdog sees a fork bomb go over it and can name it."""
@@ -45,6 +45,17 @@ SCRATCH = "agent-kernel-scratch-"
 def address_space_bytes(memory_bytes: int) -> int:
     """RLIMIT_AS: interpreters and threads reserve far more than they touch."""
     return 2 * memory_bytes + ADDRESS_SPACE_EXTRA
+
+
+class View(NamedTuple):
+    """What of the host a sandbox is born with, to see and not to change."""
+
+    skill: Path | None = None
+    folders: tuple[str, ...] = ()
+    """Shared ones, at their own path."""
+
+
+NOTHING = View()
 
 
 @dataclass(slots=True)
@@ -72,10 +83,10 @@ class Place:
 
 
 class Places:
-    def __init__(self, tier: str, *, state: Path, shared: Sequence[Path], ports: Ports, limits: Limits) -> None:
+    def __init__(self, tier: str, *, state: Path, ports: Ports, limits: Limits) -> None:
         """Raises HostError where this tier has no interpreter. Blocking: it removes what an earlier kernel left."""
         self.tier = tier
-        self._ports, self._limits, self._shared = ports, limits, [str(path) for path in shared]
+        self._ports, self._limits = ports, limits
         self._root = os.geteuid() == 0
         self._tasks_elsewhere = 0
         """Of the uid that guests share with us, as they were at the last birth."""
@@ -87,33 +98,32 @@ class Places:
     def hello(self) -> dict[str, Any]:
         """What all children of a zygote have in common."""
         uid, gid = os.geteuid(), os.getegid()
-        return {
-            "tier": self.tier, "uid": uid, "gid": gid, "init_uid": self._inits.uid if self._inits else uid, "folders": self._shared,
-        }  # fmt: skip
+        return {"tier": self.tier, "uid": uid, "gid": gid, "init_uid": self._inits.uid if self._inits else uid}
 
     def nproc(self) -> int:
         """RLIMIT_NPROC of a call."""
         return self._limits.processes_max + TASKS_ABOVE + self._tasks_elsewhere
 
-    async def make(self, sandbox: str, skill: Path | None) -> tuple[Place, dict[str, Any]]:
+    async def make(self, sandbox: str, view: View = NOTHING) -> tuple[Place, dict[str, Any]]:
         """The place, and the zygote's request for it. Its limits are the operator's; those of a call come with START and can only be lower."""
         if self.scratch is None:
-            return self._make(sandbox, skill)
-        making = asyncio.get_running_loop().run_in_executor(None, self._make, sandbox, skill)
+            return self._make(sandbox, view)
+        making = asyncio.get_running_loop().run_in_executor(None, self._make, sandbox, view)
         try:
             return await asyncio.shield(making)
         except asyncio.CancelledError:  # the thread goes on and makes a place that nobody will use
             making.add_done_callback(lambda made: made.result()[0].clear())
             raise
 
-    def _make(self, sandbox: str, skill: Path | None) -> tuple[Place, dict[str, Any]]:
+    def _make(self, sandbox: str, view: View) -> tuple[Place, dict[str, Any]]:
         reserved = reserve_uid(self._ports.entropy) if self._root else None
         uid, gid = (reserved.uid, reserved.uid) if reserved else (os.geteuid(), os.getegid())
         if reserved is None and self.scratch is not None:
             self._tasks_elsewhere = tasks_of_uid(uid)
         request: dict[str, Any] = {
-            "filter": "shared" if self.scratch is not None else "visiting" if self._shared else "full",
-            "uid": uid, "gid": gid, "own_uid": self._root, "skill": str(skill) if skill else None,
+            "filter": "shared" if self.scratch is not None else "visiting" if view.folders else "full",
+            "uid": uid, "gid": gid, "own_uid": self._root, "skill": str(view.skill) if view.skill else None,
+            "folders": list(view.folders),
             "bytes_max": self._limits.workspace_bytes_max, "inodes_max": self._limits.workspace_inodes_max,
             "limits": {
                 "memory_bytes": address_space_bytes(self._limits.memory_mb_max * MIB),
@@ -125,7 +135,7 @@ class Places:
         place = Place(reserved)
         if self.scratch is not None:
             place.scratch = self.scratch / sandbox
-            request |= _make_scratch(place.scratch, uid, gid, skill)
+            request |= _make_scratch(place.scratch, uid, gid, view.skill)
         return place, request
 
     async def close(self) -> None:

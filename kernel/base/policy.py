@@ -15,17 +15,20 @@
 Guarantees
 1. A file that does not parse, an unknown name or a value of the wrong type is a refusal to start; nothing is guessed.
 2. Policy comes from this file and from the command line of the operator only, never from a workspace or an argument of a tool.
-3. Grants of a connection narrow: `Grants.narrowed` gives the intersection, and an empty list means none.
+3. What config.toml names is the most that a connection can have (`Policy.granted`), and an empty list means none. What it does not name
+   is the command line's to say, and nothing when that is silent too.
+4. No folder is granted that contains the state folder.
 """
 
 import dataclasses
 import difflib
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import HostError
+from .errors import Denied, HostError
 from .facts import TRUST
 from .limits import Limits
 
@@ -53,15 +56,45 @@ class Folder:
             raise HostError("config.invalid", f"The shared folder {folder} does not exist.")
         return Folder(folder, writable=bool(colon and mode == "rw"))
 
+    def __str__(self) -> str:
+        return f"{self.path}{':rw' if self.writable else ''}"
+
+    def within(self, other: "Folder") -> bool:
+        """Whether whoever has `other` has this one."""
+        return self.path.resolve().is_relative_to(other.path.resolve()) and other.writable >= self.writable
+
 
 @dataclass(frozen=True, slots=True)
 class Grants:
-    """What the operator allows: the most that any call can have."""
+    """What a caller may have at most: shared folders, hosts, packages, and approving in its place."""
 
     folders: tuple[Folder, ...] = ()
     hosts: tuple[str, ...] = ()
     packages: bool = False
     approve_in_host: bool = False
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Of the shared folders, each once; what a sandbox is made with."""
+        return tuple(sorted({str(folder.path) for folder in self.folders}))
+
+    def to_wire(self) -> dict[str, Any]:
+        return {
+            "folders": [str(folder) for folder in self.folders], "hosts": list(self.hosts), "packages": self.packages,
+            "approve_in_host": self.approve_in_host,
+        }  # fmt: skip
+
+    @staticmethod
+    def from_wire(wire: Mapping[str, Any]) -> "Grants":
+        """What `to_wire` gave. A folder that is gone meanwhile stays named: there is nothing to see at its place."""
+        return Grants(
+            folders=tuple(
+                Folder(Path(text.removesuffix(":rw")), writable=text.endswith(":rw")) for text in wire["folders"]
+            ),
+            hosts=tuple(wire["hosts"]),
+            packages=wire["packages"],
+            approve_in_host=wire["approve_in_host"],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +112,55 @@ class Policy:
     limits: Limits = field(default_factory=Limits)
     skills: tuple[Path, ...] = ()
     memory: MemoryRules = field(default_factory=MemoryRules)
+    named: frozenset[str] = frozenset()
+    """The grants that config.toml speaks of."""
+
+    def narrowed(self, grants: Grants) -> Grants:
+        """Of `grants` what config.toml allows."""
+
+        def may(name: str, *, has: bool) -> bool:
+            return has or name not in self.named
+
+        return Grants(
+            folders=tuple(
+                folder
+                for folder in grants.folders
+                if may("folders", has=any(folder.within(other) for other in self.grants.folders))
+            ),
+            hosts=tuple(host for host in grants.hosts if may("hosts", has=host in self.grants.hosts)),
+            packages=grants.packages and may("packages", has=self.grants.packages),
+            approve_in_host=grants.approve_in_host and may("approve_in_host", has=self.grants.approve_in_host),
+        )
+
+    def granted(self, asked: Grants, state: Path) -> Grants:
+        """What a connection gets that asks for this on its command line; Denied when config.toml allows less.
+
+        A grant that it does not ask for is the one of config.toml.
+        """
+        kept = self.narrowed(asked)
+        beyond = [f"--folder {folder}" for folder in asked.folders if folder not in kept.folders]
+        beyond += [f"--allow-host {host}" for host in asked.hosts if host not in kept.hosts]
+        beyond += ["--allow-packages"] if asked.packages > kept.packages else []
+        beyond += ["--approve-in-host"] if asked.approve_in_host > kept.approve_in_host else []
+        if beyond:
+            raise Denied(
+                "grant.denied",
+                f"{', '.join(beyond)} is more than config.toml in {state} allows. Change its lines, or ask for less.",
+            )
+        granted = Grants(
+            folders=asked.folders or self.grants.folders,
+            hosts=asked.hosts or self.grants.hosts,
+            packages=asked.packages or self.grants.packages,
+            approve_in_host=asked.approve_in_host or self.grants.approve_in_host,
+        )
+        for folder in granted.folders:
+            if state.resolve().is_relative_to(folder.path.resolve()):
+                raise HostError(
+                    "config.invalid",
+                    f"The shared folder {folder.path} contains the state folder {state}, which no sandbox may see."
+                    " Share a folder that does not, or move the state with --state.",
+                )
+        return granted
 
 
 def load_policy(path: Path) -> Policy:
@@ -113,6 +195,7 @@ def load_policy(path: Path) -> Policy:
         limits=_limits(path, table.get("limits", {})),
         skills=tuple(Path(item).expanduser() for item in table.get("skills", [])),
         memory=_memory(path, table.get("memory", {})),
+        named=frozenset(table) & {"folders", "hosts", "packages", "approve_in_host"},
     )
 
 

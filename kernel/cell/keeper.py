@@ -29,9 +29,8 @@ __all__ = ["Keeper", "report"]
 class Keeper:
     """Forks the guest, then stays. Never returns to the zygote's code."""
 
-    def __init__(self, request: dict[str, Any], descriptors: list[int], program: bytes, shared: list[str]) -> None:
+    def __init__(self, request: dict[str, Any], descriptors: list[int], program: bytes) -> None:
         self.request = request
-        self.shared = shared
         self.leash = socket.socket(fileno=descriptors[0])
         self.guest_descriptors = [*descriptors[2:], descriptors[1]]
         """Become 0, 1, 2 and 3 of the guest."""
@@ -88,7 +87,7 @@ class Keeper:
         rules += [(path, layers.DEVICE) for path in guest.DEVICES]
         rules += [(self.place.workspace, layers.WORK), (self.place.tmp, layers.WORK)]
         rules += [(self.place.skill, layers.READ_RUN)] if self.place.skill else []
-        rules += [(path, layers.READ_RUN) for path in self.shared]
+        rules += [(path, layers.READ_RUN) for path in self.request["folders"] if os.path.exists(path)]
         return [*rules, *((path, layers.READ) for path in guest.ETC)]
 
     def _be_guest(self) -> NoReturn:

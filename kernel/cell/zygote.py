@@ -4,9 +4,9 @@
     tier confined   kernel ──control──> zygote ──fork──> keeper (keeper.py) ──fork──> guest `G`
 
 Control (descriptor 3; SEQPACKET, one JSON object a packet, descriptors beside it):
-    kernel  {"tier", "uid", "gid", "init_uid", "filters": {name: base64 of BPF}, "folders": [shared]}    once, first
+    kernel  {"tier", "uid", "gid", "init_uid", "filters": {name: base64 of BPF}}    once, first
     zygote  {"python", "prefix", "executable"}                      or {"failed": layer, "reason"}, and it ends
-    kernel  {"spawn": id, "uid", "gid", "filter", "limits", ...}    + leash frames stdin stdout stderr
+    kernel  {"spawn": id, "uid", "gid", "filter", "limits", "folders": [shared], ...}    + leash frames stdin stdout stderr
     zygote  {"spawned": id, "pid": of I or keeper, "guest": of G | 0}    + pidfd of I or keeper      or {"failed": id, "layer", "reason"}
     zygote  {"reaped": id, "status": of G | null, "cpu_s", "peak_bytes"}      after that nothing of the sandbox is left
 Leash (SEQPACKET, between the kernel and the child):
@@ -17,7 +17,7 @@ Leash (SEQPACKET, between the kernel and the child):
 
 In tier full what all guests see alike, a root of read-only trees, is built once, in a mount namespace of its own (the stem). Each init is
 born with a copy of it, beside fresh namespaces of every other kind; a guest enters them all and mounts what it may write. A sandbox with
-a skill's folder builds the whole root itself, since the host's paths cannot be seen from the stem.
+a skill's folder or shared ones builds the whole root itself, since the host's paths cannot be seen from the stem.
 
 Guarantees
 1. A child is fully locked before it waits for START: a pool of parked children needs nothing but a list of them.
@@ -190,12 +190,11 @@ class _Full:
 
     def __init__(self, hello: dict[str, Any]) -> None:
         self._filters = _filters(hello)
-        self._shared: list[str] = hello["folders"]
-        trees = [*guest.RUNTIME, *guest.ETC, *guest.prefixes(), *self._shared]
+        trees = [*guest.RUNTIME, *guest.ETC, *guest.prefixes()]
         self._trees = [(path, path) for path in trees]
         guest.dress(guest.Place("/workspace", "/tmp", None))  # noqa: S108  (the guest's own tmpfs)
         self._own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        rules = [(path, layers.READ_RUN) for path in (*guest.RUNTIME, *guest.prefixes(), *self._shared)]
+        rules = [(path, layers.READ_RUN) for path in (*guest.RUNTIME, *guest.prefixes())]
         rules += [(path, layers.DEVICE) for path in guest.DEVICES]
         self._rules = layers.opened_rules((path, rights) for path, rights in rules if not os.path.islink(path))
         self._stem = self._plant()
@@ -314,6 +313,7 @@ class _Full:
             own = [(place.workspace, layers.WORK), (place.tmp, layers.WORK), ("/dev/shm", layers.WORK)]  # noqa: S108
             own += [("/", layers.LIST), ("/etc", layers.READ)]
             own += [(place.skill, layers.READ_RUN)] if place.skill else []
+            own += [(path, layers.READ_RUN) for path in request["folders"] if os.path.exists(path)]
             applied += layers.confine_files([*self._rules, *layers.opened_rules(own)], tcp_denied=False)
             layers.close_all_but((0, 1, 2, guest.FRAMES, leash, workspace))
             layers.filter_calls(self._filters[request["filter"]])
@@ -330,19 +330,22 @@ class _Full:
 
     def _enter(self, request: Request, init: int) -> tuple[list[str], guest.Place]:
         skill: str | None = request["skill"]
-        layers.enter(init, "user", "network", "ipc", "uts", "cgroup", *(() if skill else ("mount",)))
-        if skill is not None:
+        shared: list[str] = request["folders"]
+        more = [(path, path) for path in shared] + ([(skill, "/skill")] if skill else [])
+        layers.enter(init, "user", "network", "ipc", "uts", "cgroup", *(() if more else ("mount",)))
+        if more:
             layers.leave_for_new("mount")
-            binds = layers.Binds.open([*self._trees, (skill, "/skill")], guest.DEVICES)
+            binds = layers.Binds.open([*self._trees, *more], guest.DEVICES)
         layers.become(layers.INSIDE_ID, layers.INSIDE_ID)
         layers.visible()
         layers.set_hostname("sandbox")
         layers.loopback_up()
-        if skill is not None:
+        if more:
             os.umask(0o022)
             layers.new_root(binds, SYNTHETIC_ETC)
+        if skill:
             os.environ["SKILL"] = "/skill"
-        layers.own_folders(layers.Folders(request["bytes_max"], request["inodes_max"]), self._shared)
+        layers.own_folders(layers.Folders(request["bytes_max"], request["inodes_max"]), shared)
         layers.drop_capabilities()
         applied = [*(f"{name} namespace" for name in layers.NAMESPACES), "private root", "no capabilities"]
         return applied, guest.Place("/workspace", "/tmp", "/skill" if skill else None)  # noqa: S108  (the guest's own tmpfs)
@@ -351,7 +354,6 @@ class _Full:
 class _Confined:
     def __init__(self, hello: dict[str, Any]) -> None:
         self._filters = _filters(hello)
-        self._shared: list[str] = hello["folders"]
 
     def prepare(self) -> None:
         """Nothing: a keeper is forked with its guest."""
@@ -362,7 +364,7 @@ class _Confined:
     def make(self, request: Request, descriptors: list[int]) -> Child:
         pid = _fork()
         if pid == 0:
-            keeper.Keeper(request, descriptors, self._filters[request["filter"]], self._shared).run()
+            keeper.Keeper(request, descriptors, self._filters[request["filter"]]).run()
         return Child(request["spawn"], pid, os.pidfd_open(pid), 0, -1)
 
 

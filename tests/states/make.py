@@ -4,7 +4,7 @@
 
 Run it with the code of the schema that is to be kept, before a migration is added. `schema-1` was made by the last commit before the
 audit had a table, `schema-2` by the last one before memory had quarantine, `schema-3` by the last one before search read scripts without
-blanks.
+blanks, `schema-4` by the last one before a run had the grants of its starter.
 """
 
 import asyncio
