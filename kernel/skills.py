@@ -25,6 +25,7 @@ If the process dies: a version is there with all its bytes or not at all; a half
 
 import asyncio
 import base64
+import bisect
 import difflib
 import json
 import shlex
@@ -46,7 +47,18 @@ from .base.roots import Contents, File, Root
 from .base.store import Migrations, Store, Transaction, put_blob
 from .base.workspace import checked_path
 
-__all__ = ["MIGRATIONS", "Found", "Invocation", "Listed", "Loaded", "Problem", "Skills", "Version", "validate"]
+__all__ = [
+    "MIGRATIONS",
+    "Found",
+    "Invocation",
+    "Listed",
+    "Loaded",
+    "Problem",
+    "Published",
+    "Skills",
+    "Version",
+    "validate",
+]
 
 MIGRATIONS: Migrations = {
     1: """
@@ -64,6 +76,8 @@ MIGRATIONS: Migrations = {
 BUILT_IN = Path(__file__).parent / "builtin_skills"
 BRIEF_CHARS = 240
 """Of a description in search results: five of them cost a model about 300 tokens."""
+PAGE_FILES_MAX = 2000
+"""Of all skills of one page of `published`; a page holds at least one skill."""
 LANGUAGES = {".py": "python", ".sh": "bash", ".bash": "bash"}
 RUN_PYTHON = """import os, sys
 __file__ = sys.argv[0] = os.path.join(os.environ.get("SKILL", "/skill"), {path!r})
@@ -133,6 +147,17 @@ class Invocation:
 
 
 @dataclass(frozen=True, slots=True)
+class Published:
+    """A skill as another host may load it: its front matter as it stands, and every file with its size and SHA-256."""
+
+    name: str
+    uri: str
+    description: str
+    frontmatter: dict[str, Any]
+    files: tuple[File, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     folder: str
     problem: str
@@ -153,6 +178,9 @@ class _Catalogue(NamedTuple):
     skills: tuple[_Skill, ...]
     """By precedence: the first of a name is the one that is meant."""
     problems: tuple[Problem, ...]
+    published: tuple[_Skill, ...]
+    """By uri: those that are meant by their name and that the standard allows to be served to other hosts."""
+    unpublished: tuple[Problem, ...]
 
 
 class _Version(NamedTuple):
@@ -178,9 +206,11 @@ class Skills:
         self._looking = asyncio.Lock()
         self._readings: dict[tuple[Path, str], skillmd.Reading] = {}
         self._views: list[roots.View] = []
-        self._known = _Catalogue((), ())
+        self._known = _Catalogue((), (), (), ())
         self._indexed: dict[str, _Catalogue] = {}
         self._contents: dict[Path, tuple[Any, Contents]] = {}
+        self._manifests: dict[Path, tuple[Any, tuple[File, ...]]] = {}
+        self._unserved: dict[Path, Problem] = {}
 
     async def search(self, query: str, limit: int = 5, *, principal: str = LOCAL) -> list[Found]:
         """Skills whose name or description has words of the query, best first."""
@@ -261,6 +291,64 @@ class Skills:
         """The names that `load` understands, for completion."""
         return sorted({skill.reading.name for skill in (await self._look()).skills})
 
+    async def published(self, after: str = "", limit: int = 100) -> tuple[list[Published], bool]:
+        """Skills that other hosts may load, by uri, at most `limit` after the uri `after`; and whether there are more."""
+        published = (await self._look()).published
+        start = bisect.bisect_right(published, after, key=lambda skill: skill.uri)
+        return await asyncio.to_thread(self._page, published[start:], limit)
+
+    async def publication(self, uri: str) -> Published:
+        """One of them by the uri of its SKILL.md, also one that another of its name hides. NotFound."""
+        for skill in (await self._look()).skills:
+            if skill.uri == uri and not skillmd.publishing_errors(skill.reading):
+                entry = await asyncio.to_thread(self._entry, skill)
+                if entry is not None:
+                    return entry
+        raise NotFound("skill.unknown", f"No skill is served at {uri[:200]}. skills/list gives the uris.")
+
+    async def unpublished(self) -> list[Problem]:
+        """Skills that load here and that other hosts would refuse, and why."""
+        return [*(await self._look()).unpublished, *self._unserved.values()]
+
+    def _page(self, skills: Sequence[_Skill], limit: int) -> tuple[list[Published], bool]:
+        entries: list[Published] = []
+        files = 0
+        for skill in skills:
+            entry = self._entry(skill)
+            if entry is None:
+                continue
+            files += len(entry.files)
+            if len(entries) == limit or (entries and files > PAGE_FILES_MAX):
+                return entries, True
+            entries.append(entry)
+        return entries, False
+
+    def _entry(self, skill: _Skill) -> Published | None:
+        problem = None
+        try:
+            files = self._manifest(skill.folder)
+            if all(file.path != "SKILL.md" for file in files):
+                problem = "The standard's name of its file is SKILL.md."
+        except LimitExceeded as error:
+            problem = error.message
+        except OSError as error:
+            problem = f"It cannot be read: {error.strerror}."
+        if problem is not None:
+            self._unserved[skill.folder] = Problem(str(skill.folder), problem)
+            return None
+        self._unserved.pop(skill.folder, None)
+        reading = skill.reading
+        return Published(reading.name, skill.uri, reading.description, reading.front, files)
+
+    def _manifest(self, folder: Path) -> tuple[File, ...]:
+        signature = roots.signature_of(folder, int(self._ports.clock.now() * 1e9))
+        known = self._manifests.get(folder)
+        if known is not None and signature is not None and known[0] == signature:
+            return known[1]
+        files = roots.contents_of(folder, self._limits).files
+        self._manifests[folder] = (signature, files)
+        return files
+
     # --- the catalogue
 
     async def _look(self) -> _Catalogue:
@@ -290,10 +378,11 @@ class Skills:
                     problems.append(Problem(str(folder), problem))
                     continue
                 where = folder.relative_to(root.path).as_posix() if folder != root.path else folder.name
-                uri = f"skill://{quote(root.origin)}/{quote(where)}/SKILL.md"
+                named = "" if folder.name == reading.name or skillmd.publishing_errors(reading) else f"/{reading.name}"
+                uri = f"skill://{quote(root.origin)}/{quote(where + named)}/SKILL.md"
                 skills.append(_Skill(folder, uri, root.trust, reading))
         self._readings = readings
-        return _Catalogue(tuple(skills), tuple(problems))
+        return _Catalogue(tuple(skills), tuple(problems), *_published(skills))
 
     async def _index(self, principal: str, catalogue: _Catalogue) -> None:
         if self._indexed.get(principal) is not catalogue:
@@ -382,6 +471,20 @@ def validate(folder: Path, limits: Limits) -> dict[str, Any]:
 
 
 # --- names, uris, paths
+
+
+def _published(skills: Sequence[_Skill]) -> tuple[tuple[_Skill, ...], tuple[Problem, ...]]:
+    meant: dict[str, _Skill] = {}
+    for skill in skills:
+        meant.setdefault(skill.reading.name, skill)
+    fit, unfit = [], []
+    for skill in meant.values():
+        errors = skillmd.publishing_errors(skill.reading)
+        if errors:
+            unfit.append(Problem(str(skill.folder), "; ".join(errors)))
+        else:
+            fit.append(skill)
+    return tuple(sorted(fit, key=lambda skill: skill.uri)), tuple(unfit)
 
 
 def _origin(path: Path, configured: Sequence[Path]) -> str:

@@ -33,7 +33,7 @@ from agent_kernel.skills import Loaded
 from .memory_graph import graph_of, pretty
 from .values import compact, wire
 
-__all__ = ["TEMPLATES", "Content", "Part", "decoded", "listed", "read", "read_part", "status"]
+__all__ = ["TEMPLATES", "Content", "Part", "decoded", "listed", "mime_of", "read", "read_part", "status"]
 
 PAGE_BYTES = 12 << 10
 """A page of text, which JSON makes longer: quotes, line ends and control characters count double or more."""
@@ -171,6 +171,7 @@ async def status(kernel: Kernel) -> dict[str, Any]:
         **wire(await kernel.status()),
         "folders": [f"{folder.path}{':rw' if folder.writable else ''}" for folder in grants.folders],
         "skill_problems": wire(await kernel.skills.problems()),
+        "skills_not_served": wire(await kernel.skills.unpublished()),
     }
 
 
@@ -196,10 +197,14 @@ async def _skill_file(kernel: Kernel, uri: str) -> Content:
 def decoded(loaded: Loaded) -> tuple[str, bytes]:
     """Type and bytes of one file of a skill."""
     path = loaded.path or ""
-    mime = "text/markdown" if path.endswith(".md") else mimetypes.guess_type(path)[0]
     if loaded.base64 is not None:
-        return mime or "application/octet-stream", base64.b64decode(loaded.base64)
-    return mime or "text/plain", (loaded.text or "").encode()
+        return mime_of(path), base64.b64decode(loaded.base64)
+    return mime_of(path, "text/plain"), (loaded.text or "").encode()
+
+
+def mime_of(path: str, otherwise: str = "application/octet-stream") -> str:
+    """The type of a file of a skill, by its name alone."""
+    return "text/markdown" if path.endswith(".md") else mimetypes.guess_type(path)[0] or otherwise
 
 
 def _json(uri: str, value: Any) -> Content:

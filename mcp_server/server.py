@@ -45,6 +45,7 @@ from pydantic import ValidationError
 from . import resources
 from .foreign import Said, Worded
 from .profiles import tools_of
+from .skills_ext import PAGE, SkillsExtension, checked_cursor, described
 from .tools import DEFAULT_WAIT_S, Call, Tool, named, waited
 from .values import compact, fitted, wire, with_cut_outputs
 
@@ -86,6 +87,7 @@ def build(
         _boundary,
         RequestStateBoundary(security, default_audience=str(kernel.store.folder)),
     ]
+    SkillsExtension(kernel).serve(server)
     return server
 
 
@@ -358,12 +360,20 @@ class Face:
     # --- resources
 
     async def list_resources(self, ctx: Context, params: types.PaginatedRequestParams) -> types.ListResourcesResult:
-        found = await resources.listed(self.kernel, graph=any(tool.name == "read_graph" for tool in self.tools))
+        """What the kernel has itself, then the skills, in pages of their own."""
+        after = checked_cursor(params.cursor)
+        graph = any(tool.name == "read_graph" for tool in self.tools)
+        own = [] if after else await resources.listed(self.kernel, graph=graph)
+        skills, more = await self.kernel.skills.published(after, PAGE)
         return types.ListResourcesResult(
             resources=[
-                types.Resource(uri=uri, name=name, description=description, mime_type=mime)
-                for uri, name, description, mime in found
-            ]
+                *(
+                    types.Resource(uri=uri, name=name, description=about, mime_type=mime)
+                    for uri, name, about, mime in own
+                ),
+                *(types.Resource.model_validate(described(skill)) for skill in skills),
+            ],
+            next_cursor=skills[-1].uri if more else None,
         )
 
     async def list_templates(

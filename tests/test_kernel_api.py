@@ -866,7 +866,8 @@ def test_keys_differ_from_call_to_call_and_are_the_same_in_the_replay():
 
 def examples():
     guide = Path(host.frames.__file__).parent.parent / "builtin_skills" / "durable-programs" / "SKILL.md"
-    return guide.read_text().split("```python\n")[1:], guide
+    inside = [part.partition("```")[0] for part in guide.read_text().split("```python\n")[1:]]
+    return [*inside, (guide.parent / "examples" / "blocking.py").read_text()], guide
 
 
 def answers_of_the_guide(method, arguments, rng):
@@ -890,7 +891,7 @@ def answers_of_the_guide(method, arguments, rng):
     ],
 )
 def test_the_programs_of_the_guide_live_through_crashes(n, given, expected):
-    program = examples()[0][n].partition("```")[0]
+    program = examples()[0][n]
     for seed in range(4):
         run = host.check(program, seed=seed, answer=answers_of_the_guide, input=given)
         assert run.payload == {"output": expected}
