@@ -113,8 +113,10 @@ class Parking:
             except asyncio.CancelledError:
                 birth.add_done_callback(_unwanted)
                 raise
-            if born is not None:
+            if born is not None and born.usable:
                 return born
+            if born is not None:
+                born.abandon()
         return await self._bear(name, rehearse=False)
 
     def close(self) -> None:
