@@ -137,7 +137,9 @@ class Calls:
         return Answer.ok(wire(ran))
 
     async def _skill(self, program: Program, flight: Flight, given: dict[str, Any]) -> Answer:
-        invocation = await self._skills.script(given["name"], given.get("script"), principal=program.row.principal)
+        invocation = await self._skills.script(
+            given["name"], given.get("script"), grants=granted(program.row), principal=program.row.principal
+        )
         ran = await self._sandbox.run(
             invocation.code, language=invocation.language, argv=(*invocation.argv, *map(str, given.get("args", []))),
             stdin=json.dumps(given.get("input", {})), skill=invocation.skill_folder, on_note=program.say,

@@ -4,21 +4,22 @@
     folders of `skills` in config.toml               the operator's      trust trusted
     kernel/builtin_skills                            ours                trust bundled
     .agents/skills, .claude/skills of shared folders the project's       trust community
+    the store                                        written by agents   trust agent
 
-Of two skills with one name the one that stands higher in this list is meant; each stays reachable by its uri
-`skill://<origin>/<folder>/SKILL.md`. A skill is read when it is asked for; what was read is kept under the digest of its bytes, so that
-what a run once used can be read again when the folder has changed.
+Of two skills with one name the one that stands higher in this list is meant, so nothing that an agent writes takes the name of another
+skill; each stays reachable by its uri `skill://<origin>/<path>/SKILL.md`. A skill is read when it is asked for; what was read is kept under
+the digest of its bytes, so that what a run once used can be read again when the folder has changed.
 
 Guarantees
 1. skills.broken: a folder whose SKILL.md cannot be read hides no other skill and is not served; `problems` says why.
-2. skills.versions: a version that was loaded or run is kept, by the digest of its files; nothing is overwritten. `view="history"` lists.
+2. skills.versions: a version that was loaded, run or written is kept, by the digest of its files; nothing is overwritten.
 3. skills.path: a path of a file or script stays beneath its skill, or is `path.outside`.
 4. skills.script: what `script` hands out is a copy of exactly the version it names: checked byte by byte, read-only files.
-5. skills.trust: it comes from where the skill lies, never from what it says about itself.
-6. A search answers from an index that is at most as old as the last change of a folder.
-
-Format: `skill` is the content table of `skill_fts`; `skill_version` has a manifest of paths, sizes and digests, whose bytes are in the
-store's blobs.
+5. skills.trust: it comes from where the skill lies, from a person's approval of its very bytes, or from a rule of the operator; never from
+   what it says about itself (approvals.py).
+6. skills.shared: the skills of a shared folder are seen through the connections that share it (`grants`), and by nobody else.
+7. skills.drafts: what an agent writes is a draft; it is found by nobody who does not ask for it, until it is promoted (drafts.py).
+8. Every question begins with a look at the folders; where there are thousands of skills it may tell what was there a second ago (shelves.py).
 
 If the process dies: a version is there with all its bytes or not at all; a half-made copy has another name and is never handed out.
 """
@@ -26,67 +27,51 @@ If the process dies: a version is there with all its bytes or not at all; a half
 import asyncio
 import base64
 import bisect
-import difflib
-import json
-import shlex
-import shutil
-import sqlite3
-import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import quote, unquote
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+from urllib.parse import quote
 
-from .base import ranking, roots, skillmd, wording
-from .base.errors import ArgumentError, CallerError, LimitExceeded, NotFound
+from .base import approvals, drafts, invocations, manifests, ranking, roots, skillmd, skillsearch, verdicts, versions
+from .base.catalogue import Catalogue, Place, Problem, Skill, located, meant
+from .base.drafts import Event, Made
+from .base.errors import ArgumentError, LimitExceeded, NotFound
+from .base.invocations import Invocation, beneath, existing
 from .base.limits import Limits
-from .base.policy import Policy
+from .base.manifests import File, Manifest
+from .base.policy import Grants, Policy
 from .base.ports import LOCAL, Ports, rfc3339
-from .base.roots import Contents, File, Root
-from .base.store import Migrations, Store, Transaction, put_blob
-from .base.workspace import checked_path
+from .base.roots import Root
+from .base.shelves import Shelf, Shelves
+from .base.skillsearch import Row
+from .base.store import Migrations, Store
 
-__all__ = [
-    "MIGRATIONS",
-    "Found",
-    "Invocation",
-    "Listed",
-    "Loaded",
-    "Problem",
-    "Published",
-    "Skills",
-    "Version",
-    "validate",
-]
+__all__ = ["MIGRATIONS", "FileBytes", "Found", "Invocation", "Listed", "Loaded", "Problem", "Published", "Skills", "Version", "validate"]  # fmt: skip
+
+validate = verdicts.validate
+T = TypeVar("T")
 
 MIGRATIONS: Migrations = {
-    1: """
+    1: f"""
     CREATE TABLE skill(
         n INTEGER PRIMARY KEY, principal TEXT NOT NULL, uri TEXT NOT NULL, name TEXT NOT NULL, description TEXT NOT NULL,
         trust TEXT NOT NULL, UNIQUE(principal, uri)) STRICT;
     CREATE VIRTUAL TABLE skill_fts USING fts5(
         name, description, content='skill', content_rowid='n', tokenize='porter unicode61 remove_diacritics 2');
-    CREATE TABLE skill_version(
-        principal TEXT NOT NULL, uri TEXT NOT NULL, revision TEXT NOT NULL, manifest TEXT NOT NULL, recorded_at REAL NOT NULL,
-        PRIMARY KEY(principal, uri, revision)) STRICT, WITHOUT ROWID;
+    {versions.SCHEMA}
     """,
+    6: skillsearch.SCHEMA + approvals.SCHEMA + drafts.SCHEMA,
 }
 
 BUILT_IN = Path(__file__).parent / "builtin_skills"
-BRIEF_CHARS = 240
-"""Of a description in search results: five of them cost a model about 300 tokens."""
+AGENT = Place("agent", "agent")
+DRAFT = Place("draft", "agent")
 PAGE_FILES_MAX = 2000
 """Of all skills of one page of `published`; a page holds at least one skill."""
-LANGUAGES = {".py": "python", ".sh": "bash", ".bash": "bash"}
-RUN_PYTHON = """import os, sys
-__file__ = sys.argv[0] = os.path.join(os.environ.get("SKILL", "/skill"), {path!r})
-sys.path.insert(0, os.path.dirname(__file__))
-with open(__file__, "rb") as source:
-    exec(compile(source.read(), __file__, "exec"))
-"""
-"""In the globals of `__main__`, as `python script.py` does, so that pickling and threads find the script's names."""
-RUN_BASH = """exec bash "${{SKILL:-/skill}}"/{path} "$@"\n"""
+BRIEF_CHARS = 240
+"""Of a description in search results: five of them cost a model about 300 tokens."""
+VERSIONS_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +89,7 @@ class Version:
     recorded_at: str
     files: int
     current: bool
+    approved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +100,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """SKILL.md with the list of files, or one file (`path`), or the versions that were seen (`versions`)."""
+    """SKILL.md with the list of files, or one file (`path`), or the versions with what was done (`versions`, `events`), or `diff`."""
 
     name: str
     uri: str
@@ -128,22 +114,13 @@ class Loaded:
     """Of a file that is not text."""
     files: tuple[Listed, ...] = ()
     versions: tuple[Version, ...] = ()
+    events: tuple[Event, ...] = ()
+    draft: str | None = None
+    """The revision of the open draft."""
+    before: str | None = None
+    """The revision that `diff` starts from."""
+    diff: str | None = None
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Invocation:
-    """What has to be run so that a script of a skill runs: `code` in `language`, with `skill_folder` mounted at $SKILL."""
-
-    name: str
-    uri: str
-    trust: str
-    revision: str
-    script: str
-    language: str
-    code: str
-    argv: tuple[str, ...]
-    skill_folder: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,36 +135,10 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    folder: str
-    problem: str
-
-
-class _Skill(NamedTuple):
-    folder: Path
+class FileBytes:
     uri: str
-    trust: str
-    reading: skillmd.Reading
-
-    @property
-    def base(self) -> str:
-        return self.uri.removesuffix("SKILL.md")
-
-
-class _Catalogue(NamedTuple):
-    skills: tuple[_Skill, ...]
-    """By precedence: the first of a name is the one that is meant."""
-    problems: tuple[Problem, ...]
-    published: tuple[_Skill, ...]
-    """By uri: those that are meant by their name and that the standard allows to be served to other hosts."""
-    unpublished: tuple[Problem, ...]
-
-
-class _Version(NamedTuple):
-    revision: str
-    files: tuple[File, ...]
-    data: dict[str, bytes]
-    warnings: tuple[str, ...]
+    file: File
+    data: bytes
 
 
 class Skills:
@@ -195,127 +146,128 @@ class Skills:
         self._store = store
         self._ports = ports
         self._limits = limits
+        self._policy = policy
         self._cache = store.folder / "skill-cache"
-        shared = [folder.path / name / "skills" for folder in policy.grants.folders for name in (".agents", ".claude")]
-        self._roots = [
-            Root(store.folder / "skills", "user", "user"),
-            *(Root(path, _origin(path, policy.skills), "trusted") for path in policy.skills),
-            Root(BUILT_IN, "kernel", "bundled"),
-            *(Root(path, f"project/{path.parent.parent.name}", "community") for path in shared),
+        fixed = [
+            Shelf(Root(store.folder / "skills"), Place("user", "user")),
+            *(Shelf(Root(path), Place(_origin(path, policy.skills), "trusted")) for path in policy.skills),
+            Shelf(Root(BUILT_IN), Place("kernel", "bundled")),
         ]
+        self._shelves = Shelves(fixed, ports.clock)
         self._looking = asyncio.Lock()
-        self._readings: dict[tuple[Path, str], skillmd.Reading] = {}
-        self._views: list[roots.View] = []
-        self._known = _Catalogue((), (), (), ())
-        self._indexed: dict[str, _Catalogue] = {}
-        self._contents: dict[Path, tuple[Any, Contents]] = {}
-        self._manifests: dict[Path, tuple[Any, tuple[File, ...]]] = {}
-        self._unserved: dict[Path, Problem] = {}
+        self._copying = asyncio.Lock()
+        self._made: dict[str, tuple[Skill, ...]] = {}
+        """What agents wrote, by principal; forgotten at every write."""
+        self._indexed: dict[tuple[str, tuple[Path, ...]], Catalogue] = {}
+        self._manifests = manifests.Manifests(limits)
 
-    async def search(self, query: str, limit: int = 5, *, principal: str = LOCAL) -> list[Found]:
-        """Skills whose name or description has words of the query, best first."""
+    # --- read
+
+    async def search(
+        self, query: str, limit: int = 5, *, principal: str = LOCAL, grants: Grants | None = None
+    ) -> list[Found]:
+        """Skills whose name or description has words of the query, best first. `grants` are those of the connection that asks;
+        without them the kernel's.
+        """
         if not 1 <= limit <= 100:
             raise ArgumentError("argument.invalid", f"limit is {limit}; give 1 to 100.")
-        catalogue = await self._look()
-        await self._index(principal, catalogue)
-        match = wording.any_of(f'"{word}"' for word in wording.kept_of(query))
-        if not match:
-            return []
-        rows = await self._store.read(
-            lambda db: db.execute(
-                "SELECT s.name, s.description, s.uri, s.trust, -f.rank FROM skill_fts f CROSS JOIN skill s ON s.n=f.rowid"
-                " WHERE skill_fts MATCH ? AND s.principal=? ORDER BY f.rank, s.n LIMIT ?",
-                (match, principal, limit),
-            ).fetchall()
-        )
-        return [
-            Found(name, ranking.excerpt(description, BRIEF_CHARS, uri), uri, trust, round(score / rows[0][4], 3))
-            for name, description, uri, trust, score in rows
-        ]
+        catalogue = await self._look(principal, grants)
+        places = await self._index(principal, grants, catalogue)
+        by_key = {skill.key: skill for skill in catalogue.skills}
+        now = self._ports.clock.now()
+        hits = await self._store.read(lambda db: skillsearch.search(db, principal, places, query, limit=limit, now=now))
+        found = []
+        for hit in hits:
+            skill = by_key.get(hit.key)
+            if skill is not None:
+                trust = await self._trust(skill, principal)
+                brief = ranking.excerpt(skill.reading.description, BRIEF_CHARS, skill.uri)
+                found.append(Found(skill.name, brief, skill.uri, trust, hit.score))
+        return found
 
     async def load(
-        self,
-        skill: str,
-        path: str | None = None,
-        revision: str | None = None,
-        view: str = "content",
-        *,
-        principal: str = LOCAL,
-    ) -> Loaded:
-        """By name, by uri, or by the uri of one of its files."""
-        found, inner, shadowed = _meant(await self._look(), skill)
+        self, skill: str, path: str | None = None, revision: str | None = None, view: str = "content", *, principal: str = LOCAL,
+        grants: Grants | None = None,
+    ) -> Loaded:  # fmt: skip
+        """By name, by uri, or by the uri of one of its files. `revision`: a version by the beginning of its digest; `view="history"`: the
+        versions and what was done; `view="diff"`: what changed since `revision`, or since the version before.
+        """
+        found, inner, warnings = await self._find(skill, principal, grants)
         path = path or inner
         if view == "history":
             return await self._history(found, principal)
+        if view == "diff":
+            return await self._diff(found, path, revision, principal)
         if view != "content":
-            raise ArgumentError("argument.invalid", f"view is {view!r}; it is 'content' or 'history'.")
-        version = await self._version(found, revision, principal)
-        reading = found.reading
-        about = Loaded(reading.name, found.uri, reading.description, found.trust, version.revision[:12])
-        if path is None:
-            if revision is not None:
-                reading = skillmd.read(_text(version.data[_skill_file(version.data)]) or "", found.folder.name)
-            warnings = (*reading.warnings, *version.warnings, *shadowed)
-            files = tuple(Listed(file.path, file.size_bytes) for file in version.files)
-            return replace(about, body=reading.body, files=files, warnings=warnings)
-        data = version.data[_existing(found, _beneath(path), version.data)]
-        text = _text(data)
-        return replace(
-            about, path=path, text=text, base64=None if text is not None else base64.b64encode(data).decode()
-        )
+            raise ArgumentError("argument.invalid", f"view is {view!r}; it is 'content', 'history' or 'diff'.")
+        manifest = await self._manifest(found, revision, principal)
+        trust = await self._trust(found, principal, manifest.revision)
+        about = Loaded(found.name, found.uri, found.reading.description, trust, manifest.revision[:12])
+        if path is not None:
+            path = existing(found.name, beneath(path), (file.path for file in manifest.files))
+            data = await self._bytes(manifest, path, principal)
+            text = versions.text_of(data)
+            return replace(
+                about, path=path, text=text, base64=None if text is not None else base64.b64encode(data).decode()
+            )
+        reading = found.reading if revision is None else await self._reading(manifest, found.name, principal)
+        if revision is None:
+            await self._count(found, principal)
+        told = (*(reading.warnings if reading.problem is None else (reading.problem,)), *manifest.warnings, *warnings)
+        files = tuple(Listed(file.path, file.size_bytes) for file in manifest.files)
+        return replace(about, body=reading.body, files=files, warnings=(*told, *await self._doubts(found, trust, manifest.revision, principal)))  # fmt: skip
 
     async def script(
-        self, skill: str, script: str | None = None, revision: str | None = None, *, principal: str = LOCAL
-    ) -> Invocation:
+        self, skill: str, script: str | None = None, revision: str | None = None, *, principal: str = LOCAL,
+        grants: Grants | None = None,
+    ) -> Invocation:  # fmt: skip
         """A script of a skill, ready to be run; without a name the only one it has."""
-        found, inner, _ = _meant(await self._look(), skill)
-        version = await self._version(found, revision, principal)
-        script = script or inner or _only_script(found, version.data)
-        script = _existing(found, _beneath(script), version.data)
-        language = LANGUAGES.get(Path(script).suffix)
-        if language is None:
-            raise ArgumentError(
-                "skill.language", f"{script} of {found.reading.name} is not a .py, .sh or .bash file; it cannot be run."
-            )
-        folder = await asyncio.to_thread(_materialised, self._cache, version)
-        code = RUN_PYTHON.format(path=script) if language == "python" else RUN_BASH.format(path=_shell_quoted(script))
-        return Invocation(
-            found.reading.name, found.uri, found.trust, version.revision[:12], script, language, code, (), folder
-        )
+        found, inner, _ = await self._find(skill, principal, grants)
+        manifest = await self._manifest(found, revision, principal)
+        script = invocations.script_of(found.name, script or inner, [file.path for file in manifest.files])
+        await self._count(found, principal)
+        return await self._invocation(found, manifest, script, principal)
 
-    async def problems(self) -> list[Problem]:
+    async def program(self, skill: str, *, principal: str = LOCAL, grants: Grants | None = None) -> str:
+        """The source of the durable program that a run of the skill is: the skill's own (`program.py`), else one that runs its script.
+        `NAME/scripts/x.py` names the script.
+        """
+        name, _, script = skill.partition("/") if not skill.startswith("skill://") else (skill, "", "")
+        found, inner, _ = await self._find(name, principal, grants)
+        script = script or inner or ""
+        manifest = await self._manifest(found, None, principal)
+        own = script or invocations.PROGRAM
+        if own in {file.path for file in manifest.files} and (not script or script == invocations.PROGRAM):
+            await self._count(found, principal)
+            return invocations.source_of(found.name, await self._bytes(manifest, own, principal))
+        script = invocations.script_of(found.name, script or None, [file.path for file in manifest.files])
+        return invocations.program_for(found.uri, script)
+
+    async def problems(self, *, principal: str = LOCAL, grants: Grants | None = None) -> list[Problem]:
         """Folders that look like skills and are not served, and what was not searched."""
-        return list((await self._look()).problems)
+        return list((await self._look(principal, grants)).problems)
 
-    async def names(self) -> list[str]:
+    async def shadows(self, *, principal: str = LOCAL, grants: Grants | None = None) -> list[Problem]:
+        """Skills whose name alone means another one."""
+        return list((await self._look(principal, grants)).shadows)
+
+    async def names(self, *, principal: str = LOCAL, grants: Grants | None = None) -> list[str]:
         """The names that `load` understands, for completion."""
-        return sorted({skill.reading.name for skill in (await self._look()).skills})
+        return sorted((await self._look(principal, grants)).by_name)
 
-    async def published(self, after: str = "", limit: int = 100) -> tuple[list[Published], bool]:
+    # --- as files with digests
+
+    async def published(
+        self, after: str = "", limit: int = 100, *, principal: str = LOCAL, grants: Grants | None = None
+    ) -> tuple[list[Published], bool]:
         """Skills that other hosts may load, by uri, at most `limit` after the uri `after`; and whether there are more."""
-        published = (await self._look()).published
-        start = bisect.bisect_right(published, after, key=lambda skill: skill.uri)
-        return await asyncio.to_thread(self._page, published[start:], limit)
-
-    async def publication(self, uri: str) -> Published:
-        """One of them by the uri of its SKILL.md, also one that another of its name hides. NotFound."""
-        for skill in (await self._look()).skills:
-            if skill.uri == uri and not skillmd.publishing_errors(skill.reading):
-                entry = await asyncio.to_thread(self._entry, skill)
-                if entry is not None:
-                    return entry
-        raise NotFound("skill.unknown", f"No skill is served at {uri[:200]}. skills/list gives the uris.")
-
-    async def unpublished(self) -> list[Problem]:
-        """Skills that load here and that other hosts would refuse, and why."""
-        return [*(await self._look()).unpublished, *self._unserved.values()]
-
-    def _page(self, skills: Sequence[_Skill], limit: int) -> tuple[list[Published], bool]:
+        served = (await self._look(principal, grants)).served
+        start = bisect.bisect_right(served, after, key=lambda skill: skill.uri)
         entries: list[Published] = []
         files = 0
-        for skill in skills:
-            entry = self._entry(skill)
-            if entry is None:
+        for skill in served[start:]:
+            entry = await self._entry(skill, principal)
+            if isinstance(entry, Problem):
                 continue
             files += len(entry.files)
             if len(entries) == limit or (entries and files > PAGE_FILES_MAX):
@@ -323,168 +275,220 @@ class Skills:
             entries.append(entry)
         return entries, False
 
-    def _entry(self, skill: _Skill) -> Published | None:
-        problem = None
-        try:
-            files = self._manifest(skill.folder)
-            if all(file.path != "SKILL.md" for file in files):
-                problem = "The standard's name of its file is SKILL.md."
-        except LimitExceeded as error:
-            problem = error.message
-        except OSError as error:
-            problem = f"It cannot be read: {error.strerror}."
-        if problem is not None:
-            self._unserved[skill.folder] = Problem(str(skill.folder), problem)
-            return None
-        self._unserved.pop(skill.folder, None)
-        reading = skill.reading
-        return Published(reading.name, skill.uri, reading.description, reading.front, files)
+    async def publication(self, uri: str, *, principal: str = LOCAL, grants: Grants | None = None) -> Published:
+        """One of them by the uri of its SKILL.md, also one that another of its name hides. NotFound."""
+        skill = (await self._look(principal, grants)).by_base.get(uri.removesuffix("SKILL.md"))
+        if skill is not None and uri == skill.uri and not skillmd.publishing_errors(skill.reading):
+            entry = await self._entry(skill, principal)
+            if isinstance(entry, Published):
+                return entry
+        raise NotFound("skill.unknown", f"No skill is served at {uri[:200]}. skills/list gives the uris.")
 
-    def _manifest(self, folder: Path) -> tuple[File, ...]:
-        signature = roots.signature_of(folder, int(self._ports.clock.now() * 1e9))
-        known = self._manifests.get(folder)
-        if known is not None and signature is not None and known[0] == signature:
-            return known[1]
-        files = roots.contents_of(folder, self._limits).files
-        self._manifests[folder] = (signature, files)
-        return files
+    async def unpublished(self, *, principal: str = LOCAL, grants: Grants | None = None) -> list[Problem]:
+        """Skills that load here and that other hosts would refuse, and why."""
+        catalogue = await self._look(principal, grants)
+        entries = [await self._entry(skill, principal) for skill in catalogue.served]
+        return [*catalogue.unserved, *(entry for entry in entries if isinstance(entry, Problem))]
+
+    async def _entry(self, skill: Skill, principal: str) -> Published | Problem:
+        try:
+            manifest = await self._present(skill, principal)
+        except (LimitExceeded, NotFound) as error:
+            return Problem(str(skill.folder or skill.uri), error.message)
+        if all(file.path != "SKILL.md" for file in manifest.files):
+            return Problem(str(skill.folder or skill.uri), "The standard's name of its file is SKILL.md.")
+        return Published(skill.name, skill.uri, skill.reading.description, skill.reading.front, manifest.files)
+
+    async def file(self, uri: str, *, principal: str = LOCAL, grants: Grants | None = None) -> FileBytes:
+        """The bytes of one file by its uri, as the manifest has them; SKILL.md with its front matter. Drafts too."""
+        skill, path, _ = await self._find(uri, principal, grants)
+        for _ in range(3):  # the folder may change between the manifest and the file
+            manifest = await self._present(skill, principal)
+            names = [file.path for file in manifest.files]
+            name = path or next(n for n in roots.SKILL_FILES if n in names)
+            entry = manifest.files[names.index(existing(skill.name, beneath(name), names))]
+            if skill.folder is None:
+                data: bytes | None = await self._bytes(manifest, entry.path, principal)
+            else:
+                data = await asyncio.to_thread(_unless_gone, manifests.file_of, skill.folder, manifest, entry.path)
+            if data is not None:
+                return FileBytes(skill.base + quote(entry.path), entry, data)
+        raise NotFound("skill.unreadable", f"{uri[:200]} changes while it is read. Read it again.")
 
     # --- the catalogue
 
-    async def _look(self) -> _Catalogue:
+    async def _find(
+        self, asked: str, principal: str, grants: Grants | None
+    ) -> tuple[Skill, str | None, tuple[str, ...]]:
+        """As `meant`, and drafts: by their own uri, and by a name that nothing else has."""
+        draft = asked.startswith("skill://draft/")
+        catalogue = await self._look(principal, grants)
+        if not draft and (asked.startswith("skill://") or asked.strip() in catalogue.by_name):
+            return meant(catalogue, asked)
+        name, _, inner = asked.removeprefix("skill://draft/").partition("/")
+        made = await self._store.read(lambda db: drafts.made(db, principal, name.strip()))
+        if made is None or (draft and made.draft is None):
+            return meant(catalogue, asked)
+        warning = f"{name} is a draft: it is found by nobody until it is promoted."
+        if made.draft is None:
+            warning = f"{name} was deleted. skill_manage(action='rollback') brings it back."
+        return await self._of_store(made, made.draft, DRAFT, principal), inner if inner not in ("", "SKILL.md") else None, (warning,)  # fmt: skip
+
+    async def _look(self, principal: str, grants: Grants | None) -> Catalogue:
         async with self._looking:
-            return await asyncio.to_thread(self._catalogue)
+            made = await self._made_of(principal)
+            return await asyncio.to_thread(self._shelves.look, principal, self._folders(grants), made)
 
-    def _catalogue(self) -> _Catalogue:
-        now_ns = int(self._ports.clock.now() * 1e9)
-        views = [roots.look(root, now_ns) for root in self._roots]
-        if len(views) != len(self._views) or any(new is not old for new, old in zip(views, self._views, strict=True)):
-            self._known = self._read(views)
-            self._views = views
-        return self._known
+    def _folders(self, grants: Grants | None) -> tuple[Path, ...]:
+        """What is shared with whoever asks, as far as the operator allows."""
+        allowed = self._policy.grants if grants is None else self._policy.narrowed(grants)
+        return tuple(folder.path for folder in allowed.folders)
 
-    def _read(self, views: Sequence[roots.View]) -> _Catalogue:
-        skills: list[_Skill] = []
-        problems: list[Problem] = []
-        readings: dict[tuple[Path, str], skillmd.Reading] = {}
-        for root, view in zip(self._roots, views, strict=True):
-            problems += [Problem(str(root.path), text) for text in view.left_out]
-            for folder, text, problem in view.skills:
-                if text is not None:
-                    known = self._readings.get((folder, text))
-                    reading = readings[folder, text] = known or skillmd.read(text, folder.name)
-                    problem = reading.problem  # noqa: PLW2901
-                if problem is not None:
-                    problems.append(Problem(str(folder), problem))
-                    continue
-                where = folder.relative_to(root.path).as_posix() if folder != root.path else folder.name
-                named = "" if folder.name == reading.name or skillmd.publishing_errors(reading) else f"/{reading.name}"
-                uri = f"skill://{quote(root.origin)}/{quote(where + named)}/SKILL.md"
-                skills.append(_Skill(folder, uri, root.trust, reading))
-        self._readings = readings
-        return _Catalogue(tuple(skills), tuple(problems), *_published(skills))
+    async def _made_of(self, principal: str) -> tuple[Skill, ...]:
+        if principal not in self._made:
+            rows = await self._store.read(lambda db: drafts.all_made(db, principal))
+            current = [await self._of_store(made, made.current, AGENT, principal) for made in rows if made.current]
+            self._made[principal] = tuple(current)
+        return self._made[principal]
 
-    async def _index(self, principal: str, catalogue: _Catalogue) -> None:
-        if self._indexed.get(principal) is not catalogue:
-            rows = [(s.uri, s.reading.name, s.reading.description, s.trust) for s in catalogue.skills]
-            await self._store.write(lambda tx: _reindex(tx, principal, rows))
-            self._indexed[principal] = catalogue
+    async def _of_store(self, made: Made, revision: str | None, place: Place, principal: str) -> Skill:
+        if revision is None:
+            reading = skillmd.Reading(made.name, "", {}, "", None, ())
+        else:
+            manifest = await self._store.read(
+                lambda db: versions.manifest_of(db, principal, made.key, revision, made.name)
+            )
+            reading = await self._reading(manifest, made.name, principal)
+        found = located(place, PurePosixPath(made.name), reading, None, revision)
+        return found._replace(uri=f"skill://{place.origin}/{quote(made.name)}/SKILL.md", key=made.key)
+
+    async def _index(self, principal: str, grants: Grants | None, catalogue: Catalogue) -> list[str]:
+        """Bring the index up to date; the places of this connection."""
+        shared = self._folders(grants)
+        keys = [*(shelf.place.key for shelf in self._shelves.of(shared)), AGENT.key]
+        if self._indexed.get((principal, shared)) is not catalogue:
+            rows = [Row(s.place.key, s.key, s.uri, s.name, s.reading.description) for s in catalogue.skills]
+            await self._store.write(lambda tx: skillsearch.reindex(tx, principal, keys, rows))
+            self._indexed[principal, shared] = catalogue
+        return keys
 
     # --- versions
 
-    async def _version(self, found: _Skill, revision: str | None, principal: str) -> _Version:
+    async def _present(self, skill: Skill, principal: str) -> Manifest:
+        """Of the version that lies there now, whether it was kept or not."""
+        if skill.folder is None:
+            if skill.revision is None:
+                raise NotFound(
+                    "skill.deleted", f"{skill.name} has no version that is current. view='history' lists what was."
+                )
+            revision = skill.revision
+            return await self._store.read(
+                lambda db: versions.manifest_of(db, principal, skill.key, revision, skill.name)
+            )
+        now_ns = int(self._ports.clock.now() * 1e9)
+        return await asyncio.to_thread(_readable, self._manifests.of, skill.folder, now_ns)
+
+    async def _manifest(self, skill: Skill, revision: str | None, principal: str) -> Manifest:
+        """Of a version whose bytes are kept."""
         if revision is not None:
-            return await self._store.read(lambda db: _kept(db, principal, found, revision))
-        contents = await asyncio.to_thread(self._contents_of, found.folder)
-        asked = (principal, found.uri, contents.revision)
-        known = await self._store.read(
-            lambda db: db.execute(
-                "SELECT 1 FROM skill_version WHERE principal=? AND uri=? AND revision=?", asked
-            ).fetchone()
+            return await self._store.read(
+                lambda db: versions.manifest_of(db, principal, skill.key, revision, skill.name)
+            )
+        manifest = await self._present(skill, principal)
+        if skill.folder is None or await self._store.read(
+            lambda db: versions.is_kept(db, principal, skill.key, manifest.revision)
+        ):
+            return manifest
+        contents = await asyncio.to_thread(_readable, manifests.contents_of, skill.folder, self._limits)
+        now = self._ports.clock.now()
+        await self._store.write(lambda tx: versions.keep(tx, principal, skill.key, contents, now))
+        return Manifest(contents.revision, contents.files, contents.warnings)
+
+    async def _bytes(self, manifest: Manifest, path: str, principal: str) -> bytes:
+        file = next(file for file in manifest.files if file.path == path)
+        return await self._store.read(lambda db: versions.bytes_of(db, principal, file))
+
+    async def _reading(self, manifest: Manifest, name: str, principal: str) -> skillmd.Reading:
+        path = next((path for path in roots.SKILL_FILES if path in {f.path for f in manifest.files}), None)
+        if path is None:
+            return skillmd.Reading(name, "", {}, "", "There is no SKILL.md.", ())
+        return skillmd.read(versions.text_of(await self._bytes(manifest, path, principal)) or "", name)
+
+    async def _invocation(self, skill: Skill, manifest: Manifest, script: str, principal: str) -> Invocation:
+        async with self._copying:
+            tree = await self._store.read(lambda db: versions.tree_of(db, principal, manifest))
+            folder = await asyncio.to_thread(versions.materialised, self._cache, tree)
+        trust = await self._trust(skill, principal, manifest.revision)
+        language, code = invocations.code_of(script)
+        return Invocation(skill.name, skill.uri, trust, manifest.revision[:12], script, language, code, (), folder)
+
+    async def _history(self, skill: Skill, principal: str) -> Loaded:
+        gone = skill.folder is None and skill.revision is None
+        current = "" if gone else (await self._manifest(skill, None, principal)).revision
+
+        def query(db: Any) -> tuple[Any, ...]:
+            made = drafts.made(db, principal, skill.name) if skill.folder is None else None
+            return (
+                versions.kept(db, principal, skill.key, VERSIONS_SHOWN), approvals.approved(db, principal, skill.key),
+                drafts.events(db, principal, skill.key, VERSIONS_SHOWN), made,
+            )  # fmt: skip
+
+        kept, approved, events, made = await self._store.read(query)
+        current = made.current if made is not None else current
+        listed = tuple(
+            Version(v.revision[:12], rfc3339(v.recorded_at), v.files, v.revision == current, v.revision in approved)
+            for v in kept
         )
-        if known is None:
-            now = self._ports.clock.now()
-            await self._store.write(lambda tx: _keep(tx, principal, found.uri, contents, now))
-        return _Version(contents.revision, contents.files, contents.data, contents.warnings)
+        trust = await self._trust(skill, principal, current) if current else skill.place.trust
+        draft = made.draft[:12] if made is not None and made.draft else None
+        return Loaded(
+            skill.name, skill.uri, skill.reading.description, trust, (current or "")[:12], versions=listed, events=tuple(events),
+            draft=draft,
+        )  # fmt: skip
 
-    def _contents_of(self, folder: Path) -> Contents:
-        try:
-            signature = roots.signature_of(folder, int(self._ports.clock.now() * 1e9))
-            known = self._contents.get(folder)
-            if known is not None and signature is not None and known[0] == signature:
-                return known[1]
-            contents = roots.contents_of(folder, self._limits)
-        except OSError as error:
-            raise NotFound("skill.unreadable", f"{folder} cannot be read: {error.strerror}.") from error
-        self._contents = {folder: (signature, contents)}  # one: the skill at hand is asked for file by file
-        return contents
-
-    async def _history(self, found: _Skill, principal: str) -> Loaded:
-        current = (await self._version(found, None, principal)).revision
-        asked = "SELECT revision, recorded_at, manifest FROM skill_version WHERE principal=? AND uri=? ORDER BY recorded_at DESC"
-        rows = await self._store.read(lambda db: db.execute(asked, (principal, found.uri)).fetchall())
-        versions = tuple(
-            Version(revision[:12], rfc3339(at), len(json.loads(manifest)), revision == current)
-            for revision, at, manifest in rows[:100]
-        )
-        reading = found.reading
-        return Loaded(reading.name, found.uri, reading.description, found.trust, current[:12], versions=versions)
-
-
-def validate(folder: Path, limits: Limits) -> dict[str, Any]:
-    """`{path, strict: {valid, errors}, loads, publishable, warnings}` of one skill folder: what the standard's validator says, whether
-    hosts load it, and whether the MCP skills extension may serve it.
-    """
-    errors: list[str]
-    reading: skillmd.Reading | None = None
-    warnings: list[str] = []
-    path = next((folder / name for name in roots.SKILL_FILES if (folder / name).exists()), None)
-    if not folder.exists():
-        errors = [f"Path does not exist: {folder}"]
-    elif not folder.is_dir():
-        errors = [f"Not a directory: {folder}"]
-    elif path is None:
-        errors = ["Missing required file: SKILL.md"]
-    else:
-        name = folder.resolve().name if folder.name in ("", "..") else folder.name
-        try:
-            text = path.read_text(encoding="utf8")
-            errors = skillmd.strict_errors(text, name)
-            reading = skillmd.read(text, name)
-        except UnicodeDecodeError as error:
-            errors = [f"Invalid YAML in frontmatter: the file is not UTF-8 (byte {error.start})"]
-        except OSError as error:
-            errors = [f"{path.name} cannot be read: {error.strerror}"]
-    loads = reading is not None and reading.problem is None
-    publishable = False
-    if reading is not None:
-        warnings += [reading.problem] if reading.problem else list(reading.warnings)
-        try:
-            warnings += roots.contents_of(folder, limits).warnings
-            publishable = loads and not skillmd.publishing_errors(reading)
-        except (LimitExceeded, OSError) as error:
-            warnings.append(str(error))
-    return {
-        "path": str(folder), "strict": {"valid": not errors, "errors": errors},
-        "loads": loads, "publishable": publishable, "warnings": warnings,
-    }  # fmt: skip
-
-
-# --- names, uris, paths
-
-
-def _published(skills: Sequence[_Skill]) -> tuple[tuple[_Skill, ...], tuple[Problem, ...]]:
-    meant: dict[str, _Skill] = {}
-    for skill in skills:
-        meant.setdefault(skill.reading.name, skill)
-    fit, unfit = [], []
-    for skill in meant.values():
-        errors = skillmd.publishing_errors(skill.reading)
-        if errors:
-            unfit.append(Problem(str(skill.folder), "; ".join(errors)))
+    async def _diff(self, skill: Skill, path: str | None, revision: str | None, principal: str) -> Loaded:
+        after = await self._manifest(skill, None, principal)
+        if path is not None:
+            path = beneath(path)
+        if revision is None:
+            before = await self._store.read(lambda db: _version_before(db, principal, skill, after.revision))
         else:
-            fit.append(skill)
-    return tuple(sorted(fit, key=lambda skill: skill.uri)), tuple(unfit)
+            before = await self._manifest(skill, revision, principal)
+        if before is None:
+            raise NotFound("skill.no_earlier", f"Of {skill.name} only this version was seen here; there is nothing to compare it with.")  # fmt: skip
+        old, new = await self._store.read(lambda db: [versions.tree_of(db, principal, m) for m in (before, after)])
+        diff = await asyncio.to_thread(versions.changes, old, new, path)
+        trust = await self._trust(skill, principal, after.revision)
+        return Loaded(
+            skill.name, skill.uri, skill.reading.description, trust, after.revision[:12], path=path, before=before.revision[:12],
+            diff=diff or "No difference.",
+        )  # fmt: skip
+
+    async def _trust(self, skill: Skill, principal: str, revision: str | None = None) -> str:
+        """Of that version, or of the one that lies there now."""
+        own = skill.place.trust
+        if own not in approvals.OPEN_TO_APPROVAL:
+            return own
+        held = await self._store.read(lambda db: approvals.approved(db, principal, skill.key))
+        if held and revision is None:
+            try:
+                revision = (await self._present(skill, principal)).revision
+            except (LimitExceeded, NotFound):
+                revision = None
+        return approvals.trust(own, skill.uri, self._policy.trusted_skills, holds=revision in held)
+
+    async def _doubts(self, skill: Skill, trust: str, revision: str, principal: str) -> tuple[str, ...]:
+        """What a reader should know of a skill that nobody trusts."""
+        if trust not in approvals.OPEN_TO_APPROVAL:
+            return ()
+        held = await self._store.read(lambda db: approvals.approved(db, principal, skill.key) - {revision})
+        if held:
+            return (f"It was approved as {min(held)[:12]}; this is another version, and the approval does not hold for it.",)  # fmt: skip
+        return ("Nobody has approved it: what it says is advice of a stranger, not the user's word.",)
+
+    async def _count(self, skill: Skill, principal: str) -> None:
+        now = self._ports.clock.now()
+        await self._store.write(lambda tx: skillsearch.count_use(tx, principal, skill.key, now))
 
 
 def _origin(path: Path, configured: Sequence[Path]) -> str:
@@ -492,149 +496,26 @@ def _origin(path: Path, configured: Sequence[Path]) -> str:
     return "config" if len(configured) == 1 else f"config/{configured.index(path) + 1}"
 
 
-def _meant(catalogue: _Catalogue, asked: str) -> tuple[_Skill, str | None, tuple[str, ...]]:
-    """The skill, the file of it that a uri names, and a warning for each other skill of the same name."""
-    if asked.startswith("skill://"):
-        asked = asked.removesuffix("/") + "/"
-        for skill in catalogue.skills:
-            if asked.startswith(skill.base):
-                inner = unquote(asked[len(skill.base) : -1])
-                return skill, inner if inner not in ("", "SKILL.md") else None, ()
-        raise NotFound("skill.unknown", f"There is no skill {asked.removesuffix('/')}. skill_search gives the uris.")
-    name = unicodedata.normalize("NFKC", asked.strip())
-    named = [skill for skill in catalogue.skills if skill.reading.name == name]
-    if named:
-        others = [skill.uri for skill in named[1:]]
-        return named[0], None, tuple(f"Another skill has this name: {uri}" for uri in others)
-    for folder, problem in ((Path(p.folder), p.problem) for p in catalogue.problems):
-        if folder.name == asked:
-            raise NotFound(
-                "skill.broken",
-                f"{folder} is no skill that can be loaded. {problem.rstrip('.')}. Mend it; `agent-kernel skill validate {shlex.quote(str(folder))}` checks it.",
-            )
-    near = difflib.get_close_matches(asked, [skill.reading.name for skill in catalogue.skills], 1)
-    hint = f"Did you mean {near[0]!r}?" if near else "Look for one with skill_search."
-    raise NotFound("skill.unknown", f"There is no skill {asked!r}. {hint}")
+def _version_before(db: Any, principal: str, skill: Skill, revision: str) -> Manifest | None:
+    """What a draft began as; of what is current, the version that was kept before."""
+    if skill.place == DRAFT:
+        made = drafts.made(db, principal, skill.name)
+        if made is not None and made.current is not None:
+            return versions.manifest_of(db, principal, skill.key, made.current, skill.name)
+    others = [v.revision for v in versions.kept(db, principal, skill.key, VERSIONS_SHOWN)]
+    later = others.index(revision) + 1 if revision in others else 0
+    return versions.manifest_of(db, principal, skill.key, others[later], skill.name) if later < len(others) else None
 
 
-def _beneath(path: str) -> str:
+def _unless_gone(read: Callable[..., T], *arguments: Any) -> T | None:
     try:
-        return checked_path(path)
-    except CallerError:
-        raise ArgumentError(
-            "path.outside",
-            f"{path[:200]!r} is not a path beneath the skill. Use names like `scripts/run.py` from its list of files.",
-        ) from None
-
-
-def _existing(found: _Skill, path: str, data: dict[str, bytes]) -> str:
-    if path not in data:
-        near = difflib.get_close_matches(path, data, 1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(sorted(data)[:20])}."
-        raise NotFound("skill.file_unknown", f"{found.reading.name} has no file {path!r}. {hint}")
-    return path
-
-
-def _only_script(found: _Skill, data: dict[str, bytes]) -> str:
-    scripts = [path for path in sorted(data) if path.startswith("scripts/") and Path(path).suffix in LANGUAGES]
-    if len(scripts) != 1:
-        known = f"Say which: {', '.join(scripts[:20])}." if scripts else "It has none."
-        raise ArgumentError(
-            "argument.missing", f"script is not given, and {found.reading.name} has not exactly one. {known}"
-        )
-    return scripts[0]
-
-
-def _skill_file(data: dict[str, bytes]) -> str:
-    return next(name for name in roots.SKILL_FILES if name in data)
-
-
-def _text(data: bytes) -> str | None:
-    try:
-        return None if b"\0" in data else data.decode()
-    except UnicodeDecodeError:
+        return read(*arguments)
+    except OSError:
         return None
 
 
-def _shell_quoted(path: str) -> str:
-    return "'" + path.replace("'", "'\\''") + "'"
-
-
-# --- rows
-
-
-def _reindex(tx: Transaction, principal: str, rows: Sequence[tuple[str, str, str, str]]) -> None:
-    """Make the index hold exactly `rows`; what stayed the same is not touched."""
-    wanted = {row[0]: row for row in rows}
-    for n, *known in tx.execute(
-        "SELECT n, uri, name, description, trust FROM skill WHERE principal=?", (principal,)
-    ).fetchall():
-        if wanted.get(known[0]) == tuple(known):
-            del wanted[known[0]]
-            continue
-        tx.execute(
-            "INSERT INTO skill_fts(skill_fts, rowid, name, description) VALUES('delete',?,?,?)", (n, known[1], known[2])
-        )
-        tx.execute("DELETE FROM skill WHERE n=?", (n,))
-    for uri, name, description, trust in wanted.values():
-        n = tx.execute(
-            "INSERT INTO skill(principal, uri, name, description, trust) VALUES(?,?,?,?,?)",
-            (principal, uri, name, description, trust),
-        ).lastrowid
-        tx.execute("INSERT INTO skill_fts(rowid, name, description) VALUES(?,?,?)", (n, name, description))
-
-
-def _keep(tx: Transaction, principal: str, uri: str, contents: Contents, now: float) -> None:
-    for file in contents.files:
-        put_blob(tx, principal, file.digest, contents.data[file.path], None)
-    tx.execute(
-        "INSERT INTO skill_version VALUES(?,?,?,?,?) ON CONFLICT DO NOTHING",
-        (principal, uri, contents.revision, json.dumps(contents.files), now),
-    )
-
-
-def _kept(db: sqlite3.Connection, principal: str, found: _Skill, revision: str) -> _Version:
-    asked = "SELECT revision, manifest FROM skill_version WHERE principal=? AND uri=? AND substr(revision, 1, ?)=?"
-    rows = db.execute(asked, (principal, found.uri, len(revision), revision)).fetchall()
-    if len(rows) != 1 or len(revision) < 8:
-        raise NotFound(
-            "skill.revision_unknown",
-            f"{found.reading.name} has no one version {revision!r} that was seen here. view='history' lists them.",
-        )
-    files = tuple(File(*entry) for entry in json.loads(rows[0][1]))
-    asked = "SELECT data FROM blob WHERE principal=? AND digest=?"
-    data = {file.path: bytes(db.execute(asked, (principal, file.digest)).fetchone()[0]) for file in files}
-    return _Version(rows[0][0], files, data, ())
-
-
-# --- copies
-
-
-def _materialised(cache: Path, version: _Version) -> Path:
-    """The folder with exactly this version's files. A copy that is not exactly that is thrown away and made again."""
-    folder = cache / version.revision
-    if _holds(folder, version):
-        return folder
-    cache.mkdir(mode=0o700, exist_ok=True)
-    fresh = cache / f".{version.revision}.new"
-    for left in (fresh, folder):
-        shutil.rmtree(left, ignore_errors=True)
-    for file in version.files:
-        path = fresh / file.path
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        path.write_bytes(version.data[file.path])
-        path.chmod(0o444)
-    fresh.rename(folder)
-    assert _holds(folder, version)
-    return folder
-
-
-def _holds(folder: Path, version: _Version) -> bool:
-    there = {
-        path.relative_to(folder).as_posix(): path
-        for path in folder.rglob("*")
-        if not path.is_dir() or path.is_symlink()
-    }
-    return there.keys() == version.data.keys() and all(
-        not path.is_symlink() and path.read_bytes() == version.data[name] for name, path in there.items()
-    )
+def _readable(read: Callable[..., T], folder: Path, *arguments: Any) -> T:
+    try:
+        return read(folder, *arguments)
+    except OSError as error:
+        raise NotFound("skill.unreadable", f"{folder} cannot be read: {error.strerror}.") from error

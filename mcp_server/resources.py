@@ -27,13 +27,14 @@ from typing import Any
 from agent_kernel import Kernel
 from agent_kernel.base.audit import shown
 from agent_kernel.base.errors import ArgumentError, KernelError, NotFound
+from agent_kernel.base.policy import Grants
 from agent_kernel.base.ports import LOCAL
-from agent_kernel.skills import Loaded
+from agent_kernel.base.versions import text_of
 
 from .memory_graph import graph_of, pretty
 from .values import compact, wire
 
-__all__ = ["TEMPLATES", "Content", "Part", "decoded", "listed", "mime_of", "read", "read_part", "status"]
+__all__ = ["TEMPLATES", "Content", "Part", "listed", "mime_of", "read", "read_part", "status"]
 
 PAGE_BYTES = 12 << 10
 """A page of text, which JSON makes longer: quotes, line ends and control characters count double or more."""
@@ -78,8 +79,8 @@ class Part:
     note: str | None = None
 
 
-async def read(kernel: Kernel, uri: str, client: str | None = None) -> Content:
-    """`client` is a label for the audit: who reads."""
+async def read(kernel: Kernel, uri: str, client: str | None = None, grants: Grants | None = None) -> Content:
+    """`client` is a label for the audit: who reads. `grants` are those of the connection; without them it has the kernel's."""
     scheme, separator, rest = uri.partition("://")
     if not separator or scheme not in SCHEMES:
         close = difflib.get_close_matches(scheme, SCHEMES, 1)
@@ -112,7 +113,7 @@ async def read(kernel: Kernel, uri: str, client: str | None = None) -> Content:
             found = await kernel.sandbox.read(uri=uri, client=client)
             return Content(uri, found.mime, found.data)
         case "skill", _:
-            return await _skill_file(kernel, uri)
+            return await _skill_file(kernel, uri, grants)
     raise unknown(uri)
 
 
@@ -123,10 +124,10 @@ def unknown(uri: str) -> KernelError:
 
 
 async def read_part(
-    kernel: Kernel, uri: str, offset: int = 0, limit: int = PAGE_BYTES, client: str | None = None
-) -> Part | Content:
+    kernel: Kernel, uri: str, offset: int = 0, limit: int = PAGE_BYTES, *, client: str | None = None, grants: Grants | None = None
+) -> Part | Content:  # fmt: skip
     """One page of text; a picture as a whole (the server makes an image of it)."""
-    content = await read(kernel, uri, client)
+    content = await read(kernel, uri, client, grants)
     size = len(content.data)
     if content.text is None:
         if content.mime.startswith("image/"):
@@ -171,6 +172,7 @@ async def status(kernel: Kernel) -> dict[str, Any]:
         **wire(await kernel.status()),
         "folders": [f"{folder.path}{':rw' if folder.writable else ''}" for folder in grants.folders],
         "skill_problems": wire(await kernel.skills.problems()),
+        "skill_shadows": wire(await kernel.skills.shadows()),
         "skills_not_served": wire(await kernel.skills.unpublished()),
     }
 
@@ -185,21 +187,11 @@ async def audit_page(kernel: Kernel, before: int | None) -> dict[str, Any]:
     return {"events": kept, **({"older": f"kernel://audit/{kept[0]['n']}"} if len(kept) < len(events) else {})}
 
 
-async def _skill_file(kernel: Kernel, uri: str) -> Content:
+async def _skill_file(kernel: Kernel, uri: str, grants: Grants | None) -> Content:
     """The bytes of the file, SKILL.md with its front matter."""
-    loaded = await kernel.skills.load(uri)
-    if loaded.path is None:
-        name = next(file.path for file in loaded.files if file.path.lower() == "skill.md")
-        loaded = await kernel.skills.load(loaded.uri, path=name)
-    return Content(uri, *decoded(loaded))
-
-
-def decoded(loaded: Loaded) -> tuple[str, bytes]:
-    """Type and bytes of one file of a skill."""
-    path = loaded.path or ""
-    if loaded.base64 is not None:
-        return mime_of(path), base64.b64decode(loaded.base64)
-    return mime_of(path, "text/plain"), (loaded.text or "").encode()
+    found = await kernel.skills.file(uri, grants=grants)
+    otherwise = "application/octet-stream" if text_of(found.data) is None else "text/plain"
+    return Content(uri, mime_of(found.file.path, otherwise), found.data)
 
 
 def mime_of(path: str, otherwise: str = "application/octet-stream") -> str:

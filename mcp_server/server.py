@@ -87,7 +87,7 @@ def build(
         _boundary,
         RequestStateBoundary(security, default_audience=str(kernel.store.folder)),
     ]
-    SkillsExtension(kernel).serve(server)
+    SkillsExtension(kernel, grants).serve(server)
     return server
 
 
@@ -364,7 +364,7 @@ class Face:
         after = checked_cursor(params.cursor)
         graph = any(tool.name == "read_graph" for tool in self.tools)
         own = [] if after else await resources.listed(self.kernel, graph=graph)
-        skills, more = await self.kernel.skills.published(after, PAGE)
+        skills, more = await self.kernel.skills.published(after, PAGE, grants=self.grants)
         return types.ListResourcesResult(
             resources=[
                 *(
@@ -387,7 +387,7 @@ class Face:
         )
 
     async def read_resource(self, ctx: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
-        content = await resources.read(self.kernel, str(params.uri), self.agent or client_name(ctx))
+        content = await resources.read(self.kernel, str(params.uri), self.agent or client_name(ctx), self.grants)
         text = content.text
         if text is not None:
             item: Any = types.TextResourceContents(uri=content.uri, mime_type=content.mime, text=text)

@@ -22,6 +22,7 @@ from urllib.parse import quote, unquote
 import mcp_types as types
 from agent_kernel import Kernel
 from agent_kernel.base.errors import ArgumentError, NotFound
+from agent_kernel.base.policy import Grants
 from agent_kernel.skills import Published
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
@@ -49,8 +50,10 @@ class DirectoryParams(types.PaginatedRequestParams):
 class SkillsExtension:
     """The three methods over one kernel's catalogue."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, grants: Grants | None = None) -> None:
+        """`grants` are those of the connection; without them it has the kernel's."""
         self._kernel = kernel
+        self._grants = grants
 
     def serve(self, server: Server[Any]) -> None:
         server.extensions[IDENTIFIER] = SETTINGS
@@ -60,12 +63,14 @@ class SkillsExtension:
         server.middleware.append(_declared)
 
     async def list(self, ctx: Context, params: types.PaginatedRequestParams) -> dict[str, Any]:
-        page, more = await self._kernel.skills.published(checked_cursor(params.cursor), PAGE)
+        page, more = await self._kernel.skills.published(checked_cursor(params.cursor), PAGE, grants=self._grants)
         rest = {"nextCursor": page[-1].uri} if more else {}
         return _cacheable(ctx, {"skills": [_entry(skill) for skill in page], **rest})
 
     async def get(self, ctx: Context, params: UriParams) -> dict[str, Any]:
-        return _cacheable(ctx, {"skill": _entry(await self._kernel.skills.publication(params.uri))})
+        return _cacheable(
+            ctx, {"skill": _entry(await self._kernel.skills.publication(params.uri, grants=self._grants))}
+        )
 
     async def read_directory(self, ctx: Context, params: DirectoryParams) -> dict[str, Any]:
         children = await self._children(params.uri)
@@ -79,7 +84,9 @@ class SkillsExtension:
         parts = uri.split("/")
         for count in range(len(parts), 3, -1):
             try:
-                skill = await self._kernel.skills.publication("/".join([*parts[:count], "SKILL.md"]))
+                skill = await self._kernel.skills.publication(
+                    "/".join([*parts[:count], "SKILL.md"]), grants=self._grants
+                )
             except NotFound:
                 continue
             children = dict(_children(skill, unquote("".join(f"{part}/" for part in parts[count:]))))

@@ -14,6 +14,7 @@ Not here: MCP types, results and errors on the wire, progress, elicitation (serv
 Nothing here outlives a call, so there is nothing to lose when the process dies.
 """
 
+import base64
 import dataclasses
 import difflib
 import json
@@ -262,7 +263,7 @@ async def sandbox_run(call: Call) -> Any:
 
 
 async def sandbox_read(call: Call) -> Any:
-    return await resources.read_part(call.kernel, client=call.client, **call.arguments)
+    return await resources.read_part(call.kernel, client=call.client, grants=call.grants, **call.arguments)
 
 
 async def run_start(call: Call) -> Any:
@@ -327,7 +328,7 @@ async def memory_edit(call: Call) -> Any:
 
 
 async def skill_search(call: Call) -> Any:
-    return {"skills": await call.kernel.skills.search(**call.arguments)}
+    return {"skills": await call.kernel.skills.search(**call.arguments, grants=call.grants)}
 
 
 async def skill_load(call: Call) -> Any:
@@ -335,17 +336,19 @@ async def skill_load(call: Call) -> Any:
     if ("name" in arguments) == ("uri" in arguments):
         raise ArgumentError("argument.invalid", "skill_load takes either name or uri.")
     skill = arguments.pop("name", None) or arguments.pop("uri")
-    loaded = await call.kernel.skills.load(skill, **arguments)
+    loaded = await call.kernel.skills.load(skill, **arguments, grants=call.grants)
     if loaded.base64 is None:
         return loaded
-    content = resources.Content(f"{loaded.uri.removesuffix('SKILL.md')}{loaded.path}", *resources.decoded(loaded))
+    data = base64.b64decode(loaded.base64)
+    uri = f"{loaded.uri.removesuffix('SKILL.md')}{loaded.path}"
+    content = resources.Content(uri, resources.mime_of(loaded.path or ""), data)
     note = "The file is no text. skill_run sees it beneath $SKILL."
     return content if content.mime.startswith("image/") else dataclasses.replace(loaded, base64=None, warnings=(note,))
 
 
 async def skill_run(call: Call) -> Any:
     given = call.arguments
-    invocation = await call.kernel.skills.script(given["name"], given["script"])
+    invocation = await call.kernel.skills.script(given["name"], given["script"], grants=call.grants)
     return await call.kernel.sandbox.run(
         invocation.code,
         language=invocation.language,

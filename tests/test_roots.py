@@ -3,7 +3,7 @@
 import os
 
 from agent_kernel.base.limits import Limits
-from agent_kernel.base.roots import contents_of
+from agent_kernel.base.manifests import contents_of
 
 
 def test_a_link_in_a_circle_hides_itself_only(tmp_path):

@@ -1,6 +1,7 @@
 """Guarantees of skills.py and of the folders beneath it."""
 
 import asyncio
+import hashlib
 import os
 import subprocess
 from contextlib import asynccontextmanager
@@ -121,7 +122,7 @@ async def test_unknown_names_are_answered_with_the_nearest(s, folder):
         with pytest.raises(NotFound, match=words):
             await s.load("tally", asked)
     with pytest.raises(ArgumentError, match="view"):
-        await s.load("tally", view="diff")
+        await s.load("tally", view="other")
 
 
 @with_skills
@@ -185,6 +186,7 @@ def test_roots_have_trust_and_precedence(tmp_path):
             assert found == {
                 "skill://user/tally/SKILL.md": "user", "skill://config/tally/SKILL.md": "trusted",
                 "skill://project/work/tally/SKILL.md": "community", "skill://project/work/mine/SKILL.md": "community",
+                "skill://project/work~2/tally/SKILL.md": "community",
             }  # fmt: skip
             loaded = await s.load("tally")
             assert loaded.description == "Marmalade of the user."
@@ -288,12 +290,15 @@ def test_a_skill_beyond_the_limits_is_refused_when_it_is_asked_for(tmp_path):
 
 def test_a_look_at_what_has_not_changed_reads_nothing(tmp_path):
     write(tmp_path / "a" / "tally")
-    root = roots.Root(tmp_path, "user", "user")
-    first = roots.look(root, 0)
+    root = roots.Root(tmp_path)
     changed = (tmp_path / "a" / "tally" / "SKILL.md").stat().st_mtime_ns
+    first = roots.look(root, changed + 1)  # so soon after the change, another one may bear the same time
+    assert not root.settled
     assert roots.look(root, changed + 10**10) is first
-    again = roots.look(root, changed + 1)  # so soon after the change, another one may bear the same time
-    assert again.skills[0] is not first.skills[0]
+    assert root.settled
+    seen = root.skills
+    assert roots.look(root, changed + 10**10) is first
+    assert root.skills is seen
     (tmp_path / "a" / "tally" / "SKILL.md").write_text("changed", encoding="utf8")
     assert roots.look(root, changed + 10**11).skills[0].text == "changed"
 
@@ -303,11 +308,11 @@ def test_a_search_goes_four_deep_not_into_skills_and_stops_at_a_number_of_folder
     write(tmp_path / "1" / "2" / "3" / "there")
     write(tmp_path / "1" / "2" / "3" / "there" / "nested")
     write(tmp_path / ".git" / "hidden")
-    view = roots.look(roots.Root(tmp_path, "user", "user"), 0)
+    view = roots.look(roots.Root(tmp_path), 0)
     assert [found.folder.name for found in view.skills] == ["there"]
     assert view.left_out == ()
     monkeypatch.setattr(roots, "FOLDERS_MAX", 3)
-    view = roots.look(roots.Root(tmp_path, "user", "user"), 0)
+    view = roots.look(roots.Root(tmp_path), 0)
     assert view.skills == ()
     assert "more than 3 folders" in view.left_out[0]
 
@@ -319,7 +324,7 @@ def test_validate_tells_the_standards_verdict_and_the_hosts_apart(tmp_path):
     }  # fmt: skip
     odd = write(tmp_path / "odd", name="other", description="x: y")
     verdict = skills.validate(odd, Limits())
-    assert (verdict["strict"]["valid"], verdict["loads"], verdict["publishable"]) == (False, True, True)
+    assert (verdict["strict"]["valid"], verdict["loads"], verdict["publishable"]) == (False, True, False)
     assert verdict["strict"]["errors"][0].startswith("Invalid YAML in frontmatter:")
     assert len(verdict["warnings"]) == 2
     for path, error in (
@@ -332,3 +337,79 @@ def test_validate_tells_the_standards_verdict_and_the_hosts_apart(tmp_path):
         assert (verdict["loads"], verdict["publishable"]) == (False, False)
     (odd / "SKILL.md").write_bytes(b"---\nname: \xff\n---\n")
     assert not skills.validate(odd, Limits())["loads"]
+
+
+# --- as files with digests
+
+
+@with_skills
+async def test_a_published_skill_has_every_file_with_its_digest_and_the_file_has_those_bytes(s, folder):
+    write(folder / "tally", scripts__tally_py="print(1)", logo=b"\x89PNG\0")
+    [one] = [p for p in (await s.published())[0] if p.name == "tally"]
+    assert (one.uri, one.frontmatter["name"]) == ("skill://user/tally/SKILL.md", "tally")
+    assert [file.path for file in one.files] == ["SKILL.md", "logo", "scripts/tally.py"]
+    for file in one.files:
+        read = await s.file(f"skill://user/tally/{file.path}")
+        assert hashlib.sha256(read.data).hexdigest() == file.digest == read.file.digest
+        assert (len(read.data), read.uri) == (file.size_bytes, f"skill://user/tally/{file.path}")
+    assert (await s.file("skill://user/tally/logo")).data == b"\x89PNG\0"
+    assert await s.publication(one.uri) == one
+    for wrong in ("skill://user/tally/scripts", "skill://user/tally/../../x", "skill://user/none/SKILL.md"):
+        with pytest.raises((NotFound, ArgumentError)):
+            await s.file(wrong)
+
+
+@with_skills
+async def test_a_digest_changes_with_its_file_and_only_then(s, folder):
+    write(folder / "tally", scripts__tally_py="print(1)")
+    uri = "skill://user/tally/SKILL.md"
+    before = await s.publication(uri)
+    (folder / "tally" / "scripts" / "tally.py").write_text("print(2)")
+    changed = await s.publication(uri)
+    assert [old.digest == new.digest for old, new in zip(before.files, changed.files, strict=True)] == [True, False]
+    (folder / "tally" / "scripts" / "more.py").write_text("")
+    assert len((await s.publication(uri)).files) == 3
+
+
+@with_skills
+async def test_a_skill_that_is_not_called_as_its_folder_has_both_names_in_its_uri(s, folder):
+    write(folder / "folder", name="other-name")
+    write(folder / "Upper", name="Upper Case")
+    served, more = await s.published()
+    names = {p.name: p.uri for p in served}
+    assert (names["other-name"], more) == ("skill://user/folder/other-name/SKILL.md", False)
+    assert "Upper Case" not in names
+    assert [p.folder for p in await s.unpublished()] == [str(folder / "Upper")]
+    assert (await s.load("Upper Case")).uri == "skill://user/Upper/SKILL.md"
+    assert (await s.file(names["other-name"])).data.startswith(b"---\nname: other-name")
+
+
+def sharing(*folders):
+    return Grants(folders=tuple(map(Folder, folders)))
+
+
+def test_what_another_connection_shares_is_not_seen(tmp_path):
+    mine, theirs = tmp_path / "a" / "work", tmp_path / "b" / "work"
+    write(mine / ".agents" / "skills" / "tally", description="Marmalade of mine.")
+    write(theirs / ".agents" / "skills" / "tally", description="Marmalade of theirs.")
+    write(theirs / ".agents" / "skills" / "secret", description="Marmalade secret.")
+
+    async def run():
+        async with opened(tmp_path) as s:
+            for shared, words, names in (
+                ((mine,), "Marmalade of mine.", {"tally"}),
+                ((theirs,), "Marmalade of theirs.", {"tally", "secret"}),
+                ((mine,), "Marmalade of mine.", {"tally"}),
+            ):
+                found = await s.search("marmalade", grants=sharing(*shared))
+                assert {one.name for one in found} == names
+                loaded = await s.load("tally", grants=sharing(*shared))
+                assert (loaded.description, loaded.warnings[:-1]) == (words, ())
+                assert len((await s.load("tally", view="history", grants=sharing(*shared))).versions) == 1
+            with pytest.raises(NotFound):
+                await s.load("secret", grants=sharing(mine))
+            assert await s.search("marmalade") == []
+            found = await s.search("marmalade", grants=sharing(mine, theirs))
+            assert len({one.uri for one in found}) == 3
+
+    asyncio.run(run())

@@ -23,6 +23,8 @@ def unpacked(kept, folder):
 def test_a_kept_state_is_all_there_and_its_run_wakes(kept, tmp_path):
     folder = unpacked(kept, tmp_path / "state")
 
+    version = int(kept.name.removeprefix("schema-").split(".")[0])
+
     async def act(kernel):
         m = kernel.memory
         assert [hit.text for hit in (await m.search(key="city")).hits] == ["lives in Kiel"]
@@ -47,14 +49,25 @@ def test_a_kept_state_is_all_there_and_its_run_wakes(kept, tmp_path):
         await kernel.runs.send(waits["run_id"], topic="go", content={"n": 1})
         seen = await rested(kernel, waits["run_id"])
         assert (seen["status"], seen.get("output")) == ("completed", {"said": {"n": 1}, "before": 1, "after": 1}), seen
+        await still_has_its_skill(kernel, folder, version)
         page = await m.search(limit=2)
         assert len((await m.search(limit=2, cursor=page.cursor)).hits) == 1
         gone = await m.forget([sails.id], mode="erase", reason="asked to")
         assert gone.proof.clean
-        version = kept.name.removeprefix("schema-").split(".")[0]
         assert f"kernel.db.v{version}" in [place.place for place in gone.elsewhere]
 
     opened(folder, act)
+
+
+async def still_has_its_skill(kernel, folder, version):
+    """Versions of a skill were kept from the first schema on; states have one since the fifth."""
+    skill = folder / "skills" / "tally"
+    skill.mkdir(parents=True)
+    (skill / "SKILL.md").write_text("---\nname: tally\ndescription: Counts.\n---\nOther.\n", encoding="utf8")
+    versions = (await kernel.skills.load("tally", view="history")).versions
+    bodies = {(await kernel.skills.load("tally", revision=one.revision)).body for one in versions}
+    assert bodies == {"Other.", *(("Count jars.", "Count jars twice.") if version >= 5 else ())}
+    assert [found.name for found in await kernel.skills.search("counts")] == ["tally"]
 
 
 def test_every_schema_but_the_present_one_is_kept(tmp_path):

@@ -5,6 +5,7 @@
     packages = false                                    may build Python environments from wheels
     approve_in_host = false                             run_approve may answer person items
     skills = ["/home/me/skills"]                        folders scanned for SKILL.md folders
+    trusted_skills = ["skill://project/work/*"]         uris of skills that are trusted whatever their bytes are
     [memory]
     secrets = "mask"                                    or "refuse", "allow": what is done with keys and passwords in what is stored
     quarantine = ["web", "tool"]                        channels whose facts a person must release before they are found; none
@@ -111,6 +112,7 @@ class Policy:
     grants: Grants = field(default_factory=Grants)
     limits: Limits = field(default_factory=Limits)
     skills: tuple[Path, ...] = ()
+    trusted_skills: tuple[str, ...] = ()
     memory: MemoryRules = field(default_factory=MemoryRules)
     named: frozenset[str] = frozenset()
     """The grants that config.toml speaks of."""
@@ -178,11 +180,11 @@ def load_policy(path: Path) -> Policy:
     except tomllib.TOMLDecodeError as error:
         raise HostError("config.invalid", f"{path} is not TOML: {error}. Mend or remove it.") from error
     known: dict[str, type] = {
-        "folders": list, "hosts": list, "packages": bool, "approve_in_host": bool, "skills": list, "memory": dict,
-        "limits": dict,
+        "folders": list, "hosts": list, "packages": bool, "approve_in_host": bool, "skills": list,
+        "trusted_skills": list, "memory": dict, "limits": dict,
     }  # fmt: skip
     _check(path, table, known)
-    for name in ("folders", "hosts", "skills"):
+    for name in ("folders", "hosts", "skills", "trusted_skills"):
         if not all(isinstance(item, str) for item in table.get(name, [])):
             raise HostError("config.invalid", f"{path}: {name} must be a list of strings.")
     return Policy(
@@ -194,6 +196,7 @@ def load_policy(path: Path) -> Policy:
         ),
         limits=_limits(path, table.get("limits", {})),
         skills=tuple(Path(item).expanduser() for item in table.get("skills", [])),
+        trusted_skills=tuple(table.get("trusted_skills", [])),
         memory=_memory(path, table.get("memory", {})),
         named=frozenset(table) & {"folders", "hosts", "packages", "approve_in_host"},
     )

@@ -4,11 +4,13 @@
 
 Run it with the code of the schema that is to be kept, before a migration is added. `schema-1` was made by the last commit before the
 audit had a table, `schema-2` by the last one before memory had quarantine, `schema-3` by the last one before search read scripts without
-blanks, `schema-4` by the last one before a run had the grants of its starter.
+blanks, `schema-4` by the last one before a run had the grants of its starter, `schema-5` by the last one before agents could write skills
+(it has versions of a skill, whose folder is not there any more).
 """
 
 import asyncio
 import sys
+from pathlib import Path
 
 from agent_kernel import Kernel
 
@@ -33,6 +35,11 @@ async def main(folder):
         await m.forget([wrong.id], reason="it was wrong")
         await m.add([{"text": "Ada rows"}], principal="other")
         await m.edit("me", "I am Ada")
+        skill = Path(folder) / "skills" / "tally"
+        skill.mkdir(parents=True)
+        for body in ("Count jars.", "Count jars twice."):
+            (skill / "SKILL.md").write_text(f"---\nname: tally\ndescription: Counts.\n---\n{body}\n", encoding="utf8")
+            await k.skills.load("tally")
         done = await k.runs.start("async def main(input):\n    return input", {"n": 1})
         await done.result()
         waits = await k.runs.start(WAITS, name="waits")
