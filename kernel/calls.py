@@ -1,7 +1,7 @@
 """What each call of a program does: one method of the table for each name of the wire. Composes the primitives for orchestration.
 
     effect in the answer's transaction     memory.add, memory.forget (retract), memory.edit, send, spawn
-    executed, then recorded                sandbox.run, skill, tool, model (with a configured one), memory.search, memory.blocks
+    executed, then recorded                sandbox.run, sandbox.export, skill, tool, model (with a configured one), memory.search, memory.blocks
     waits, with its row in the journal     sleep, receive, join (of a child), approve, ask, model (without one)
     in the guest                           step
 
@@ -19,6 +19,8 @@ If the kernel dies: what has no answer is called again with the same ordinal; ti
 # ruff: noqa: ARG002, SLF001  (all entries of the table take the same arguments, and the table stands below the class)
 
 import asyncio
+import base64
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -28,6 +30,7 @@ from typing import Any, TypeAlias
 
 from .base import budgets, items
 from .base.errors import ArgumentError, CallerError, Conflict, Denied, GuestError
+from .base.export import Leaving
 from .base.policy import Grants
 from .base.ports import Ports
 from .base.shown import dumps, loads, received
@@ -41,7 +44,7 @@ from .skills import Skills
 
 __all__ = ["CAPABILITIES", "Calls", "granted", "wire"]
 
-CAPABILITIES = frozenset({"sandbox.run", "tool", "memory.add", "memory.search", "memory.forget", "memory.edit", "memory.blocks",
+CAPABILITIES = frozenset({"sandbox.run", "sandbox.export", "tool", "memory.add", "memory.search", "memory.forget", "memory.edit", "memory.blocks",
                           "skill", "spawn", "approve", "ask", "model", "send", "receive"})  # fmt: skip
 """What a parent can leave out for its child. Steps, timers and joining are everybody's."""
 NOT_WHILE_CANCELLED = frozenset({"spawn", "approve", "ask", "model"})
@@ -56,6 +59,7 @@ _ARGUMENTS: Mapping[str, Mapping[str, tuple[Any, bool]]] = {
         "code": (_TEXT, True), "language": (_TEXT, False), "files": (_OBJECT, False), "stdin": (_TEXT, False),
         "timeout_s": (_NUMBER, False), "memory_mb": (int, False), "packages": (_LIST, False), "allow_hosts": (_LIST, False),
     },
+    "sandbox.export": {"files": (_LIST, True), "to": (_TEXT, True), "overwrite": (bool, False)},
     "memory.add": {"items": (_LIST, True)},
     "memory.search": {
         "query": (_TEXT, False), "key": (_TEXT, False), "conversation": (_TEXT, False), "tags": (_LIST, False), "since": (_ANY, False),
@@ -135,6 +139,14 @@ class Calls:
             code, on_note=program.say, grants=granted(program.row), **_origin(program, flight), **given
         )
         return Answer.ok(wire(ran))
+
+    async def _sandbox_export(self, program: Program, flight: Flight, given: dict[str, Any]) -> Answer:
+        files = [_leaving(file) for file in given["files"]]
+        done = await self._sandbox.export(
+            files, given["to"], overwrite=given.get("overwrite", False), grants=granted(program.row),
+            **_origin(program, flight),
+        )  # fmt: skip
+        return Answer.ok({"files": wire(done)})
 
     async def _skill(self, program: Program, flight: Flight, given: dict[str, Any]) -> Answer:
         invocation = await self._skills.script(
@@ -328,7 +340,7 @@ class Calls:
 
 
 _TABLE: Mapping[str, _Method] = {
-    "sandbox.run": Calls._sandbox_run, "skill": Calls._skill, "tool": Calls._tool, "memory.add": Calls._memory_add,
+    "sandbox.run": Calls._sandbox_run, "sandbox.export": Calls._sandbox_export, "skill": Calls._skill, "tool": Calls._tool, "memory.add": Calls._memory_add,
     "memory.search": Calls._memory_search, "memory.forget": Calls._memory_forget, "memory.edit": Calls._memory_edit,
     "memory.blocks": Calls._memory_blocks, "spawn": Calls._spawn, "join": Calls._join, "cancel": Calls._cancel, "send": Calls._send,
     "receive": Calls._receive, "sleep": Calls._sleep, "approve": Calls._approve, "ask": Calls._ask, "model": Calls._model,
@@ -382,6 +394,17 @@ def _checked(method: str, given: Any) -> dict[str, Any]:
         if needed and name not in present:
             raise ArgumentError("argument.missing", f"{method} needs {name}.")
     return present
+
+
+def _leaving(file: Any) -> str | Leaving:
+    """A uri, or a file of the program's own folder with its bytes."""
+    match file:
+        case {"uri": str(uri)}:
+            return uri
+        case {"name": str(name), "base64": str(text)}:
+            with contextlib.suppress(ValueError):
+                return Leaving(name, base64.b64decode(text, validate=True))
+    raise ArgumentError("argument.invalid", "sandbox.export: a file is named by its uri, or is in the current folder.")
 
 
 def wire(value: Any) -> Any:

@@ -21,7 +21,8 @@ Guarantees
    Nothing runs as uid 0.
 6. Past `sandboxes_max` and `sandboxes_waiting_max` a call is refused at once with `sandbox.overloaded`; each answer is of its own call.
 7. An argument can only narrow: more than the operator's limit is `limit.exceeded`, hosts `egress.denied`, packages `packages.denied`.
-8. Changed files and long output live at least 24 h under `sandbox://<id>/...`, also when the sandbox is long gone.
+8. Changed files and long output live at least 24 h under `sandbox://<id>/...`, also when the sandbox is long gone. `export` copies them to
+   the host, into a folder that the operator shared for writing and nowhere else; no sandbox writes there itself.
 
 If this process dies, every sandbox dies, parked ones too (cell/inits.py); nothing here is durable but what `store.keep` committed. If the
 zygote dies, calls in flight answer `sandbox.lost`, which may be repeated, and the next call starts another.
@@ -37,7 +38,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from .base import filter as syscalls
 from .base import payloads, system
@@ -47,6 +48,7 @@ from .base.audit import Audit, Origin, digest_of
 from .base.cell import Bounds, Cell, Ended, Spawn, Usage
 from .base.cgroups import Most
 from .base.errors import ArgumentError, GuestError, HostError, NotFound
+from .base.export import Exported, Leaving, export
 from .base.joining import Joining
 from .base.limits import MIB, Limits
 from .base.output import harmless
@@ -431,8 +433,7 @@ class Sandbox:
         with self._audit.begin("read", Origin(principal, client), uri_sha256=digest_of([uri])) as act:
             found = await self._store.artifact(principal, uri)
             if found is None:
-                what = f"There is nothing at {uri[:200]!r}, or it has expired."
-                raise NotFound("uri.unknown", f"{what} Use a uri that a reply named.")
+                raise _nothing_at(uri)
             if offset < 0 or (limit is not None and limit < 0):
                 raise ArgumentError("argument.invalid", f"offset {offset} and limit {limit} must not be negative.")
             end = None if limit is None else offset + limit
@@ -440,6 +441,44 @@ class Sandbox:
             act.sandbox_id = uri.removeprefix("sandbox://").partition("/")[0]
             act.became(bytes_out=len(data))
         return Content(uri, found.mime, len(found.data), offset, data)
+
+    async def export(
+        self,
+        files: Sequence[str | Leaving],
+        to: str,
+        *,
+        overwrite: bool = False,
+        grants: Grants | None = None,
+        principal: str = LOCAL,
+        client: str | None = None,
+        run_id: str | None = None,
+        step: int | None = None,
+    ) -> list[Exported]:
+        """Copy files, named by the uris that a result gave them, into a folder that is shared as `:rw` (base/export.py)."""
+        grants = self._policy.grants if grants is None else self._policy.narrowed(grants)
+        with self._audit.begin(
+            "export",
+            Origin(principal, client, run_id, step),
+            uri_sha256=digest_of(file if isinstance(file, str) else file.name for file in files),
+        ) as act:
+            if not files:
+                raise ArgumentError("argument.invalid", "No file is named. Give the uris that a result has in `files`.")
+            leaving = [file if isinstance(file, Leaving) else await self._leaving(file, principal) for file in files]
+            writing = partial(export, leaving, to, grants.folders, self._ports.entropy, overwrite=overwrite)
+            done = await asyncio.to_thread(writing)
+            act.became(files_out=len(done), bytes_out=sum(file.size_bytes for file in done))
+        return done
+
+    async def _leaving(self, uri: str, principal: str) -> Leaving:
+        if not uri.startswith("sandbox://"):
+            raise ArgumentError(
+                "argument.invalid",
+                f"{uri[:200]!r} is no uri of a file. Name files as a result does in `files`: sandbox://...",
+            )
+        found = await self._store.artifact(principal, uri)
+        if found is None:
+            raise _nothing_at(uri)
+        return Leaving(unquote(uri.rpartition("/")[2]), found.data)
 
     # --- making cells
 
@@ -574,6 +613,12 @@ def _text_or_base64(data: bytes) -> str | dict[str, str]:
         return data.decode()
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(data).decode()}
+
+
+def _nothing_at(uri: str) -> NotFound:
+    return NotFound(
+        "uri.unknown", f"There is nothing at {uri[:200]!r}, or it has expired. Use a uri that a reply named."
+    )
 
 
 def _note(payload: bytes) -> Note | None:

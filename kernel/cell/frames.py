@@ -42,6 +42,7 @@ IDLE_BODY = struct.Struct("<d")
 METHODS = (
     "step", "sandbox.run", "tool", "memory.add", "memory.search", "memory.forget", "memory.edit", "memory.blocks",
     "skill", "spawn", "join", "sleep", "approve", "ask", "model", "send", "receive", "cancel",
+    "sandbox.export",
 )  # fmt: skip
 """Index = the method byte of CALL. Only ever appended to: recorded runs hold the names."""
 EFFECTS = ("at_least_once", "at_most_once")

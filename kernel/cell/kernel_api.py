@@ -13,8 +13,10 @@ Not here: order, time and frames (turns.py), what the calls do (the kernel). Sta
 """
 
 import asyncio
+import base64
 import collections.abc
 import inspect
+import os
 import random as _random
 import uuid as _uuid
 from collections.abc import Callable, Generator, Iterable
@@ -209,6 +211,22 @@ class _Sandbox:
     def run(self, code: str, language: str = "python", **options: Any) -> Any:
         """Code in a fresh sandbox: exit_code, stdout, stderr, value, outputs, files, stopped_by."""
         return _call("sandbox.run", "sandbox.run", {"code": code, "language": language, **options}, _result)
+
+    def export(self, files: Any, to: str, overwrite: bool = False) -> Any:  # noqa: FBT001, FBT002
+        """Copy files into a folder of the user's that is shared as :rw: entries of a result's `files`, their uris, or names of files here."""
+        given = [files] if isinstance(files, str | dict) else list(files)
+        arguments = {"files": [_leaving(file) for file in given], "to": to, "overwrite": overwrite}
+        return _call("sandbox.export", "sandbox.export", arguments, _record)
+
+
+def _leaving(file: Any) -> dict[str, str]:
+    """Of a file in the current folder the bytes: its name means nothing outside."""
+    if isinstance(file, dict):
+        return {"uri": file["uri"]}
+    if "://" in file:
+        return {"uri": file}
+    with open(file, "rb") as opened:
+        return {"name": os.path.basename(file), "base64": base64.b64encode(opened.read()).decode()}
 
 
 class _Memory:
