@@ -42,7 +42,7 @@ from .programs import Program
 from .sandbox import Sandbox
 from .skills import Skills
 
-__all__ = ["CAPABILITIES", "Calls", "granted", "wire"]
+__all__ = ["CAPABILITIES", "Calls", "wire"]
 
 CAPABILITIES = frozenset({"sandbox.run", "sandbox.export", "tool", "memory.add", "memory.search", "memory.forget", "memory.edit", "memory.blocks",
                           "skill", "spawn", "approve", "ask", "model", "send", "receive"})  # fmt: skip
@@ -92,12 +92,14 @@ _ARGUMENTS: Mapping[str, Mapping[str, tuple[Any, bool]]] = {
 
 
 class Calls:
-    """`wake`, `cancel` and `change` are orchestration's: start or poke a run, cancel one, wait until something of a run changed."""
+    """`wake`, `cancel` and `change` are orchestration's: start or poke a run, cancel one, wait until something of a run
+    changed, and what a run may have.
+    """
 
     def __init__(
         self, *, store: Store, journal: Journal, ports: Ports, sandbox: Sandbox, memory: Memory, skills: Skills,
         child: Callable[[RunRow, Mapping[str, Any], Mapping[str, float]], NewRun], wake: Callable[[int, str], None],
-        cancel: Callable[[str, str], Awaitable[None]], change: Callable[[str], "asyncio.Future[None]"],
+        cancel: Callable[[str, str], Awaitable[None]], change: Callable[[str], "asyncio.Future[None]"], granted: Callable[[RunRow], Grants],
     ) -> None:  # fmt: skip
         self._store = store
         self._journal = journal
@@ -109,6 +111,7 @@ class Calls:
         self._wake = wake
         self._cancel_run = cancel
         self._change = change
+        self._granted = granted
 
     async def serve(self, program: Program, flight: Flight) -> Answer:
         call, row = flight.call, program.row
@@ -136,14 +139,14 @@ class Calls:
     async def _sandbox_run(self, program: Program, flight: Flight, given: dict[str, Any]) -> Answer:
         code = given.pop("code")
         ran = await self._sandbox.run(
-            code, on_note=program.say, grants=granted(program.row), **_origin(program, flight), **given
+            code, on_note=program.say, grants=self._granted(program.row), **_origin(program, flight), **given
         )
         return Answer.ok(wire(ran))
 
     async def _sandbox_export(self, program: Program, flight: Flight, given: dict[str, Any]) -> Answer:
         files = [_leaving(file) for file in given["files"]]
         done = await self._sandbox.export(
-            files, given["to"], overwrite=given.get("overwrite", False), grants=granted(program.row),
+            files, given["to"], overwrite=given.get("overwrite", False), grants=self._granted(program.row),
             **_origin(program, flight),
         )  # fmt: skip
         return Answer.ok({"files": wire(done)})
@@ -155,7 +158,7 @@ class Calls:
         ran = await self._sandbox.run(
             invocation.code, language=invocation.language, argv=(*invocation.argv, *map(str, given.get("args", []))),
             stdin=json.dumps(given.get("input", {})), skill=invocation.skill_folder, on_note=program.say,
-            grants=granted(program.row), **_origin(program, flight),
+            grants=self._granted(program.row), **_origin(program, flight),
         )  # fmt: skip
         return Answer.ok(wire(ran))
 
@@ -359,11 +362,6 @@ def _author(program: Program, flight: Flight) -> dict[str, Any]:
 
 def _origin(program: Program, flight: Flight) -> dict[str, Any]:
     return {"principal": program.row.principal, "run_id": program.row.run_id, "step": flight.call.n}
-
-
-def granted(row: RunRow) -> Grants | None:
-    """What the starter of the run had. None: what the kernel has."""
-    return None if row.grants is None else Grants.from_wire(json.loads(row.grants))
 
 
 def _joined(row: RunRow) -> Answer:

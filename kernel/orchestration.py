@@ -38,7 +38,7 @@ from .base.ports import LOCAL, Ports, rfc3339
 from .base.replay import PATH_VERSION
 from .base.shown import dumps, loads, name_of
 from .base.store import Store, Transaction
-from .calls import CAPABILITIES, Calls, granted
+from .calls import CAPABILITIES, Calls
 from .flights import GuestCell, House
 from .journal import Delivery, Item, Journal, NewRun, RunRow
 from .memory import Memory
@@ -109,7 +109,7 @@ class Runs:
         self._places = Scheduler(slots=places, queue_max=limits.queue_max)
         calls = Calls(
             store=store, journal=self._journal, ports=ports, sandbox=sandbox, memory=memory, skills=skills, child=self._child,
-            wake=self._wake, cancel=self._cancel, change=self._change,
+            wake=self._wake, cancel=self._cancel, change=self._change, granted=self._granted,
         )  # fmt: skip
         self._house = House(
             store=store, journal=self._journal, ports=ports, limits=limits, runtime=self._runtime, spawn=scheduler.spawn,
@@ -584,13 +584,14 @@ class Runs:
 
     async def _launch(self, row: RunRow, start: Mapping[str, Any]) -> GuestCell:
         return await self._sandbox.launch(
-            start,
-            timeout_s=None,
-            memory_mb=row.memory_mb,
-            grants=granted(row),
-            principal=row.principal,
-            run_id=row.run_id,
-        )
+            start, timeout_s=None, memory_mb=row.memory_mb, grants=self._granted(row), principal=row.principal, run_id=row.run_id,
+        )  # fmt: skip
+
+    def _granted(self, row: RunRow) -> Grants:
+        """What the starter had, as far as the operator allows it today."""
+        if row.grants is None:
+            return self._policy.grants
+        return self._policy.narrowed(Grants.from_wire(json.loads(row.grants)))
 
     async def close(self) -> None:
         """End every process; the journal has what they were doing."""

@@ -30,7 +30,6 @@ zygote dies, calls in flight answer `sandbox.lost`, which may be repeated, and t
 
 import asyncio
 import base64
-import json
 import mimetypes
 import tempfile
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -41,17 +40,17 @@ from typing import Any, Protocol, Self
 from urllib.parse import quote, unquote
 
 from .base import filter as syscalls
-from .base import payloads, system
+from .base import system
 from .base.advice import advice
 from .base.asked import MEMORY_MB, Asked, utf8
 from .base.audit import Audit, Origin, digest_of
 from .base.cell import Bounds, Cell, Ended, Spawn, Usage
 from .base.cgroups import Most
+from .base.claims import Claim, Note, noted
 from .base.errors import ArgumentError, GuestError, HostError, NotFound
 from .base.export import Exported, Leaving, export
 from .base.joining import Joining
 from .base.limits import MIB, Limits
-from .base.output import harmless
 from .base.owned import Owned, abandoned
 from .base.parking import Parking, Rooms
 from .base.places import NOTHING, Places, View
@@ -72,11 +71,7 @@ FILTERS = ("full", "visiting", "shared", "nursery")
 CONFINED_LACKS = ("host paths can be seen by stat", "no loopback network", "no locks of multiprocessing")
 KEPT_FROM_CHARS = 4096
 """Output longer than this also gets a uri, since a face may have to cut it further."""
-VALUE_CHARS_MAX = 2000
-ERROR_CHARS = {"type": 200, "message": 2000, "traceback": 16_000}
 NOTES_MAX = 1000
-
-Note = dict[str, Any]
 
 
 class Tasks(Protocol):
@@ -95,6 +90,14 @@ class FileOut:
 
 
 @dataclass(frozen=True, slots=True)
+class Output:
+    """A picture among the files, by its name: a guest's claim."""
+
+    mime: str
+    uri: str
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     id: str
     exit_code: int | None
@@ -102,7 +105,7 @@ class Result:
     stderr: str
     value: str | None
     error: dict[str, str] | None
-    outputs: tuple[FileOut, ...]
+    outputs: tuple[Output, ...]
     files: tuple[FileOut, ...]
     stopped_by: str | None
     degraded: tuple[str, ...]
@@ -136,32 +139,6 @@ class Report:
     applied: tuple[str, ...]
     """What the throw-away sandbox of that tier reported of itself."""
     missing: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Claim:
-    """What the guest says of itself in END, cut to size and type; the rest of the frame is not looked at."""
-
-    exit_code: int
-    value: str | None
-    error: dict[str, str] | None
-
-    @classmethod
-    def of(cls, payload: bytes) -> Self | None:
-        try:
-            said = json.loads(payload)
-        except (ValueError, RecursionError):
-            return None
-        if not isinstance(said, dict) or type(said.get("exit_code")) is not int:
-            return None
-        value, error = said.get("value"), said.get("error")
-        return cls(
-            said["exit_code"] & 0xFF,
-            harmless(value[:VALUE_CHARS_MAX]) if isinstance(value, str) else None,
-            {name: harmless(str(error[name])[-most:]) for name, most in ERROR_CHARS.items() if name in error}
-            if isinstance(error, dict)
-            else None,
-        )
 
 
 class Sandbox:
@@ -294,7 +271,7 @@ class Sandbox:
         on_note: Callable[[Note], None] | None = None,
     ) -> Result:
         """`grants` are the caller's; without them those of the kernel."""
-        grants = self._policy.grants if grants is None else self._policy.narrowed(grants)
+        grants = grants or self._policy.grants
         with self._audit.begin(
             "run", Origin(principal, client, run_id, step), language=language, timeout_s=timeout_s, memory_mb=memory_mb, packages=packages,
             allow_hosts=allow_hosts,
@@ -328,7 +305,7 @@ class Sandbox:
                 )
             return await self._result(principal, cell, claim, ended)
 
-    async def _converse(self, cell: Cell, on_note: Callable[[Note], None] | None) -> _Claim | None:
+    async def _converse(self, cell: Cell, on_note: Callable[[Note], None] | None) -> Claim | None:
         """Frames of a one-shot guest until END; None when it left without one (bash, an exit, a crash, a kill).
 
         Notes count as output.
@@ -338,7 +315,7 @@ class Sandbox:
             while frames := await cell.receive():
                 for frame in frames:
                     if frame.type == END:
-                        claim = _Claim.of(frame.payload)
+                        claim = Claim.of(frame.payload)
                         if claim is None:
                             cell.stop("killed")
                         return claim
@@ -347,13 +324,13 @@ class Sandbox:
                         return None
                     cell.count_output(HEADER.size + len(frame.payload))
                     notes += 1
-                    if on_note is not None and notes <= NOTES_MAX and (note := _note(frame.payload)) is not None:
+                    if on_note is not None and notes <= NOTES_MAX and (note := noted(frame.payload)) is not None:
                         on_note(note)
         except GuestError:
             cell.stop("killed")
         return None
 
-    async def _result(self, principal: str, cell: Cell, claim: _Claim | None, ended: Ended) -> Result:
+    async def _result(self, principal: str, cell: Cell, claim: Claim | None, ended: Ended) -> Result:
         if ended.stopped_by is not None:
             claim = None
         stdout, stderr = ended.stdout.text(), ended.stderr.text()
@@ -370,7 +347,11 @@ class Sandbox:
             stderr=stderr,
             value=claim.value if claim else None,
             error=claim.error if claim else None,
-            outputs=(),
+            outputs=tuple(
+                Output(_mime(found.path), _uri_of(cell.id, found.path))
+                for found in ended.files
+                if found.data is not None and _mime(found.path).startswith("image/")
+            ),
             files=tuple(_file_out(cell.id, found) for found in ended.files),
             stopped_by=ended.stopped_by,
             degraded=self.degraded,
@@ -402,7 +383,7 @@ class Sandbox:
         origin = Origin(principal, run_id=run_id)
         act = self._audit.begin("program", origin, timeout_s=timeout_s, memory_mb=memory_mb, cpu_s_max=cpu_s)
         try:
-            grants = self._policy.grants if grants is None else self._policy.narrowed(grants)
+            grants = grants or self._policy.grants
             Asked("python", timeout_s, memory_mb).check(self._limits, grants)
             act.given(str(start.get("program", "")).encode(errors="replace"), (), start.get("files") or ())
             cell = await self._cell(timeout_s, memory_mb, View(None, grants.paths), cpu_s=cpu_s, room=False)
@@ -455,7 +436,7 @@ class Sandbox:
         step: int | None = None,
     ) -> list[Exported]:
         """Copy files, named by the uris that a result gave them, into a folder that is shared as `:rw` (base/export.py)."""
-        grants = self._policy.grants if grants is None else self._policy.narrowed(grants)
+        grants = grants or self._policy.grants
         with self._audit.begin(
             "export",
             Origin(principal, client, run_id, step),
@@ -621,20 +602,12 @@ def _nothing_at(uri: str) -> NotFound:
     )
 
 
-def _note(payload: bytes) -> Note | None:
-    try:
-        note = payloads.note(payload)
-    except payloads.Malformed:
-        return None
-    if "log" in note:
-        return {"log": harmless(note["log"])}
-    done, total, message = note["progress"].values()
-    return {"progress": [done, total, harmless(message)]}
-
-
 def _file_out(sandbox: str, found: Found) -> FileOut:
-    uri = None if found.data is None else f"sandbox://{sandbox}/files/{quote(found.path)}"
-    return FileOut(found.path, found.size_bytes, uri)
+    return FileOut(found.path, found.size_bytes, None if found.data is None else _uri_of(sandbox, found.path))
+
+
+def _uri_of(sandbox: str, path: str) -> str:
+    return f"sandbox://{sandbox}/files/{quote(path)}"
 
 
 def _mime(path: str) -> str:

@@ -18,19 +18,19 @@ Not here: what the tools do (memory_files.py, memory_graph.py). Nothing is kept.
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
-from agent_kernel.base.policy import MEMORY_PROFILES
+from agent_kernel.base.policy import MEMORY_PROFILES, Grants
 
 from . import memory_files, memory_graph
 from .foreign import Worded
-from .tools import TOOLS, Call, Tool
+from .tools import Call, Tool, served
 
 __all__ = ["tools_of"]
 
 
-def tools_of(profiles: Iterable[str]) -> tuple[Tool, ...]:
-    """The default tools, and those of the profiles."""
+def tools_of(profiles: Iterable[str], grants: Grants) -> tuple[Tool, ...]:
+    """The tools that somebody with these grants has, and those of the profiles."""
     asked = set(profiles)
-    return (*TOOLS, *(tool for name in MEMORY_PROFILES if name in asked for tool in _TOOLS[name]))
+    return (*served(grants), *(tool for name in MEMORY_PROFILES if name in asked for tool in _TOOLS[name]))
 
 
 def _text(description: str = "") -> dict[str, Any]:

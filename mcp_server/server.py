@@ -3,16 +3,13 @@
     a call:  refusals of the transport -> the table's conversion -> the kernel -> a value -> one complete reply
 
 Guarantees
-1. Success: `structuredContent` and the one text block are each complete, compact JSON below `reply_bytes_max`; what is longer is cut
-   and kept whole under a uri. With images there is no `structuredContent`: JSON block, image blocks, the object in `_meta` too.
-2. A sandbox's `id`, `tier`, `layers` and `usage` are in `_meta`, where they cost a model nothing.
-3. Failure: `isError`, one text block `code: what happened. What to do.`, and `structuredContent.error`. No call ends the server.
-4. A wait longer than `wait_s_max` needs a progress token; with one, progress is sent at least every `PROGRESS_S`.
-5. What waits for a person is asked by elicitation where the client has it: pushed during the call in the handshake era, returned as
+1. Every outcome is one complete result (replies.py); no call ends the server.
+2. A wait longer than `wait_s_max` needs a progress token; with one, progress is sent at least every `PROGRESS_S`.
+3. What waits for a person is asked by elicitation where the client has it: pushed during the call in the handshake era, returned as
    `input_required` in 2026-07-28. Only what the person answered is recorded; a form that was closed leaves the item waiting. Never
    asked twice by one connection after it was closed.
 
-Not here: bytes (transport.py), the table (tools.py), uris (resources.py). If the process dies inside a call the reply is lost;
+Not here: bytes (transport.py), the table (tools.py), uris (resources.py), what a reply looks like (replies.py). If the process dies inside a call the reply is lost;
 what the kernel acknowledged is not. The state of a multi-round request is sealed under a key kept in the state folder, so that an
 answer given after a restart still counts.
 """
@@ -22,7 +19,7 @@ import contextlib
 import logging
 import math
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -32,9 +29,7 @@ import mcp_types as types
 import orjson
 from agent_kernel import Kernel
 from agent_kernel.base.errors import KernelError, KernelFault, LimitExceeded
-from agent_kernel.base.items import command
-from agent_kernel.base.policy import Grants
-from agent_kernel.base.ports import LOCAL
+from agent_kernel.base.policy import Folder, Grants
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
@@ -43,11 +38,11 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
 from . import resources
-from .foreign import Said, Worded
 from .profiles import tools_of
+from .replies import Replies, failure, listed
 from .skills_ext import PAGE, SkillsExtension, checked_cursor, described
 from .tools import DEFAULT_WAIT_S, Call, Tool, named, waited
-from .values import compact, fitted, wire, with_cut_outputs
+from .values import compact
 
 __all__ = ["build"]
 
@@ -56,18 +51,21 @@ log = logging.getLogger("agent_kernel.mcp")
 PROGRESS_S = 4.0
 REQUEST_STATE_TTL_S = 24 * 3600.0
 ASKED_MAX = 4096
-IMAGES_MAX = 4
-MESSAGE_CHARS_MAX = 4000
 CLIENT_CHARS_MAX = 64
 Context = ServerRequestContext[Any, Any]
 
 
 def build(
-    kernel: Kernel, memory_profiles: Iterable[str] = (), agent: str | None = None, grants: Grants | None = None
+    kernel: Kernel,
+    memory_profiles: Iterable[str] = (),
+    agent: str | None = None,
+    grants: Grants | None = None,
+    *,
+    local: bool = True,
 ) -> Server[Any]:
-    """`grants` are those of the connection; without them it has the kernel's."""
+    """`grants` are those of the connection; without them it has the kernel's. `local`: the client can open this machine's files."""
     grants = grants or kernel.policy.grants
-    face = Face(kernel, tools_of(memory_profiles), agent, grants)
+    face = Face(kernel, tools_of(memory_profiles, grants), agent, grants, Replies(kernel, local=local))
     server: Server[Any] = Server(
         "agent-kernel",
         version=version("agent-kernel"),
@@ -130,12 +128,6 @@ def request_state_key(folder: Path) -> bytes:
 
 def instructions(grants: Grants) -> str:
     """What a host puts into the context beside the tools; below 1.5 kB."""
-    shared = [str(folder.path) for folder in grants.folders]
-    if shared:
-        listed = ", ".join(shared[:8]) + (f" and {len(shared) - 8} more" if len(shared) > 8 else "")
-        folders = f"Shared folders, seen read-only in sandboxes at their own path: {listed[:500]}."
-    else:
-        folders = "No folder is shared: sandboxes see no user files. The user can share one with `agent-kernel mcp --folder DIR`."
     return (
         "Agent Kernel: isolated code, durable programs, memory and skills on this machine.\n"
         "- sandbox_run: one piece of code, at most 50 s. run_start: work that is longer, has steps, must survive a crash or needs a"
@@ -145,8 +137,21 @@ def instructions(grants: Grants) -> str:
         "- memory_search before asking what the user may have told already; memory_add what should last.\n"
         "- skill_search before unfamiliar work; skill_load before acting on a skill.\n"
         "- A reply that was cut names a uri: sandbox_read opens it.\n"
-        f"{folders}"
+        f"{_shared(grants)}"
     )
+
+
+def _shared(grants: Grants) -> str:
+    if not grants.folders:
+        return "No folder is shared: sandboxes see no user files. The user can share one with `agent-kernel mcp --folder DIR`."
+    told = f"Shared folders, seen read-only in sandboxes at their own path: {_some(grants.folders)}."
+    writable = [folder for folder in grants.folders if folder.writable]
+    return f"{told} sandbox_export copies results into: {_some(writable)}." if writable else told
+
+
+def _some(folders: Sequence[Folder]) -> str:
+    listed = ", ".join(str(folder.path) for folder in folders[:8])[:250]
+    return f"{listed} and {len(folders) - 8} more" if len(folders) > 8 else listed
 
 
 @dataclass(slots=True)
@@ -155,9 +160,10 @@ class Face:
 
     kernel: Kernel
     tools: tuple[Tool, ...]
-    agent: str | None = None
+    agent: str | None
     """What the operator calls this connection."""
-    grants: Grants | None = None
+    grants: Grants
+    replies: Replies
     closed_forms: set[str] = field(default_factory=set)
     """Items whose form the person closed without an answer: not shown again by itself."""
     asking: set[str] = field(default_factory=set)
@@ -181,7 +187,7 @@ class Face:
             value = await self._serve(ctx, params, tool, arguments)
             if isinstance(value, types.InputRequiredResult):
                 return value
-            return await self._success(tool, value)
+            return await self.replies.success(tool, value)
         except KernelError as error:
             return failure(error, tool)
         except MCPError:
@@ -306,56 +312,6 @@ class Face:
     def _close_form(self, item_id: str) -> None:
         if len(self.closed_forms) < ASKED_MAX:
             self.closed_forms.add(item_id)
-
-    # --- replies
-
-    async def _success(self, tool: Tool, value: Any) -> types.CallToolResult:
-        if isinstance(value, Worded):
-            blocks: list[Any] = [
-                types.TextContent(type="text", text=part) for part in (value.text, value.note) if part is not None
-            ]
-            return types.CallToolResult(content=blocks, structured_content=value.structured)
-        if isinstance(value, resources.Content):
-            return self._with_images({"uri": value.uri, "mime": value.mime, "size_bytes": len(value.data)}, [value])
-        reply = wire(value)
-        assert isinstance(reply, dict)
-        beside = ("id", "tier", "layers", "usage") if tool.sandboxed else ()
-        meta = {name: reply.pop(name) for name in beside if name in reply}
-        images = await self._images(reply)
-        reply = advised(reply, self.kernel.store.folder)
-        limit = self.kernel.policy.limits.reply_bytes_max - 512
-        reply = with_cut_outputs(reply, limit)
-        if len(compact(reply)) > limit:
-            reply = fitted(reply, limit, await self._keep(reply))
-        if images:
-            return self._with_images(reply, images, meta)
-        return types.CallToolResult(
-            content=[types.TextContent(type="text", text=compact(reply).decode())],
-            structured_content=reply,
-            _meta=meta or None,
-        )
-
-    def _with_images(
-        self, reply: dict[str, Any], images: list[resources.Content], meta: Mapping[str, Any] | None = None
-    ) -> types.CallToolResult:
-        blocks: list[Any] = [types.TextContent(type="text", text=compact(reply).decode())]
-        for image in images[:IMAGES_MAX]:
-            data, mime = resources.image_block(image)
-            blocks.append(types.ImageContent(type="image", data=data, mime_type=mime))
-        return types.CallToolResult(content=blocks, _meta={**(meta or {}), "result": reply})
-
-    async def _images(self, reply: Mapping[str, Any]) -> list[resources.Content]:
-        found = []
-        for output in reply.get("outputs", ()):
-            if str(output.get("mime", "")).startswith("image/") and len(found) < IMAGES_MAX:
-                found.append(await resources.read(self.kernel, output["uri"]))
-        return found
-
-    async def _keep(self, reply: dict[str, Any]) -> str:
-        uri = f"sandbox://replies/{self.kernel.ports.new_id('rep')}.json"
-        data = compact(reply)
-        await self.kernel.store.write(lambda tx: self.kernel.store.keep(tx, LOCAL, uri, data, "application/json"))
-        return uri
 
     # --- resources
 
@@ -515,58 +471,3 @@ def decision_of(answer: types.ElicitResult) -> str | None:
     if answer.action == "accept" and (answer.content or {}).get("decision") == "approve":
         return "approve"
     return "deny"
-
-
-# --- replies
-
-
-def advised(reply: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What a model should do next about a run that is not over."""
-    run_id = reply.get("run_id")
-    if run_id is None or "status" not in reply or reply["status"] not in ("working", "input_required"):
-        return reply
-    items = [item["item_id"] for item in reply.get("waiting", ()) if item["answer_by"] == "person"]
-    if items:
-        commands = " or ".join(f"`{command(item, folder)}`" for item in items[:3])
-        advice = f"A person must decide. Ask the user to run {commands} (or `deny`), then run_get(run_id, wait_s=50)."
-    elif reply.get("waiting"):
-        advice = "Answer with run_send(run_id, item_id, content)."
-    elif reply.get("detail") == "paused":
-        advice = 'It is paused: run_control(run_id, "resume") lets it go on.'
-    elif reply["status"] == "input_required":
-        advice = "It waits for an answer: run_get(run_id) shows for which."
-    else:
-        advice = "run_get(run_id, wait_s=50) waits for it."
-    return {**reply, "next": advice}
-
-
-def failure(error: KernelError, tool: Tool | None = None) -> types.CallToolResult:
-    """Where the tool lists an output schema only the text: clients check structured content against it in a refusal too."""
-    told = error.to_wire()
-    if len(told["message"]) > MESSAGE_CHARS_MAX:
-        told["message"] = (
-            f"{told['message'][: MESSAGE_CHARS_MAX // 2]} [...] {told['message'][-MESSAGE_CHARS_MAX // 4 :]}"
-        )
-    text = told["message"] if isinstance(error, Said) else f"{told['code']}: {told['message']}"
-    return types.CallToolResult(
-        content=[types.TextContent(type="text", text=text)],
-        structured_content=None if tool is not None and tool.output_schema else {"error": told},
-        is_error=True,
-    )
-
-
-def listed(tool: Tool) -> types.Tool:
-    return types.Tool(
-        name=tool.name,
-        title=tool.title,
-        description=tool.description,
-        input_schema=tool.input_schema,
-        output_schema=tool.output_schema,
-        annotations=types.ToolAnnotations(
-            title=tool.title,
-            read_only_hint=tool.reads,
-            destructive_hint=tool.destroys,
-            idempotent_hint=tool.idempotent,
-            open_world_hint=tool.open_world,
-        ),
-    )

@@ -31,7 +31,7 @@ from agent_kernel.base.policy import Grants
 from . import resources
 from .transport import strict
 
-__all__ = ["TOOLS", "Call", "Tool", "named", "waited"]
+__all__ = ["EXPORT", "TOOLS", "Call", "Tool", "named", "served", "waited"]
 
 Schema = Mapping[str, Any]
 
@@ -104,6 +104,12 @@ class Tool:
                     "argument.missing", f"{self.name} needs {name!r}. Required: {', '.join(self.required)}."
                 )
         return taken
+
+
+def served(grants: Grants) -> tuple[Tool, ...]:
+    """The tools that a connection with these grants has: what it could only be refused is not there."""
+    writable = any(folder.writable for folder in grants.folders)
+    return tuple(tool for tool in (*TOOLS, EXPORT) if tool is not EXPORT or writable)
 
 
 def named(name: str, tools: Sequence[Tool] | None = None) -> Tool:
@@ -264,6 +270,14 @@ async def sandbox_run(call: Call) -> Any:
 
 async def sandbox_read(call: Call) -> Any:
     return await resources.read_part(call.kernel, client=call.client, grants=call.grants, **call.arguments)
+
+
+async def sandbox_export(call: Call) -> Any:
+    given = call.arguments
+    done = await call.kernel.sandbox.export(
+        given["from"], given["to"], overwrite=given.get("overwrite", False), grants=call.grants, client=call.client
+    )
+    return {"files": done}
 
 
 async def run_start(call: Call) -> Any:
@@ -610,3 +624,19 @@ TOOLS: tuple[Tool, ...] = (
         sandboxed=True,
     ),
 )
+
+EXPORT = Tool(
+    "sandbox_export",
+    "Export files",
+    "Copy files of a sandbox's result into a folder that the user shared for writing. Existing files stay unless overwrite is true.",
+    {
+        "from": _texts("uris of the files"),
+        "to": _text("absolute: a folder, or the new name of one file"),
+        "overwrite": {"type": "boolean"},
+    },
+    sandbox_export,
+    required=("from", "to"),
+    destroys=True,
+    idempotent=True,
+)
+"""Listed only where a folder is shared so."""

@@ -6,7 +6,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from agent_kernel_mcp.tools import TOOLS
+from agent_kernel_mcp.tools import EXPORT, TOOLS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf8")
@@ -21,7 +21,7 @@ def test_the_embedded_program_runs_and_its_second_run_reads_the_journal(tmp_path
 
 def test_the_tools_named_are_the_tools_there_are():
     named = set(re.findall(r"`((?:sandbox|run|memory|skill)_[a-z]+)`", README))
-    assert named == {tool.name for tool in TOOLS}
+    assert named == {tool.name for tool in (*TOOLS, EXPORT)}
 
 
 def test_the_clause_named_is_a_clause():

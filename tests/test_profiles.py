@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from agent_kernel import Kernel
+from agent_kernel import Grants, Kernel
 from agent_kernel.base.errors import HostError
 from agent_kernel.base.policy import load_policy
 from agent_kernel_mcp.profiles import tools_of
@@ -99,7 +99,7 @@ def test_config_toml_opts_in_too_and_an_unknown_profile_refuses_the_start(tmp_pa
 
 @pytest.mark.parametrize("profile", ["anthropic", "server-memory"])
 def test_with_a_profile_the_tools_stay_below_two_and_a_half_thousand_tokens(profile):
-    tools = tools_of([profile])
+    tools = tools_of([profile], Grants())
     seen = [{"name": tool.name, "description": tool.description, "inputSchema": tool.input_schema} for tool in tools]
     assert len(json.dumps(seen, separators=(",", ":"))) / 3.9 < 2500
 
@@ -283,7 +283,7 @@ async def test_the_graph_tools_give_the_answers_of_server_memory(c):
 
 
 def test_the_graph_tools_have_the_shapes_and_hints_of_server_memory():
-    tools = {tool.name: tool for tool in tools_of(["server-memory"])}
+    tools = {tool.name: tool for tool in tools_of(["server-memory"], Grants())}
     for name, shape in GRAPH["tools"].items():
         tool = tools[name]
         assert json.loads(json.dumps(bare(tool.input_schema))) == shape["input"]

@@ -4,13 +4,17 @@ import json
 import re
 
 import pytest
+from agent_kernel import Folder, Grants
 from agent_kernel.base.errors import ArgumentError, KernelError
-from agent_kernel_mcp.tools import TOOLS, named
+from agent_kernel_mcp.tools import EXPORT, TOOLS, named, served
 
 NAMES = [
     "sandbox_run", "sandbox_read", "run_start", "run_get", "run_send", "run_approve", "run_control", "memory_add", "memory_search",
     "memory_forget", "memory_blocks", "memory_edit", "skill_search", "skill_load", "skill_run",
 ]  # fmt: skip
+
+
+ALL = (*TOOLS, EXPORT)
 
 
 def schemas(schema):
@@ -24,13 +28,13 @@ def test_these_tools_and_no_others():
     assert [tool.name for tool in TOOLS] == NAMES
 
 
-def test_names_descriptions_and_schemas_stay_below_two_thousand_tokens():
-    seen = [{"name": tool.name, "description": tool.description, "inputSchema": tool.input_schema} for tool in TOOLS]
-    # o200k needs 1,617 tokens for 6,710 bytes of this text: 4.1 bytes a token; 3.9 leaves some air
-    assert len(json.dumps(seen, separators=(",", ":"))) / 3.9 < 2000
+@pytest.mark.parametrize(("writable", "more"), [(False, []), (True, ["sandbox_export"])])
+def test_export_is_there_where_a_folder_is_shared_for_writing(tmp_path, writable, more):
+    grants = Grants(folders=(Folder(tmp_path, writable=writable), Folder(tmp_path)))
+    assert [tool.name for tool in served(grants)] == [*NAMES, *more]
 
 
-@pytest.mark.parametrize("tool", TOOLS, ids=NAMES)
+@pytest.mark.parametrize("tool", ALL, ids=lambda tool: tool.name)
 def test_every_schema_is_flat_typed_and_untitled(tool):
     for schema in schemas(tool.input_schema):
         assert schema["type"] in ("string", "boolean", "integer", "number", "array", "object")
@@ -40,7 +44,7 @@ def test_every_schema_is_flat_typed_and_untitled(tool):
     json.dumps(tool.input_schema)
 
 
-@pytest.mark.parametrize("tool", TOOLS, ids=NAMES)
+@pytest.mark.parametrize("tool", ALL, ids=lambda tool: tool.name)
 def test_every_tool_is_described_in_one_to_four_sentences_and_titled(tool):
     assert 1 <= len([part for part in re.split(r"[.!?](?:\s|$)", tool.description) if part.strip()]) <= 4
     assert tool.title
@@ -48,10 +52,12 @@ def test_every_tool_is_described_in_one_to_four_sentences_and_titled(tool):
 
 
 def test_no_tool_reads_and_destroys():
-    assert [tool.name for tool in TOOLS if tool.reads] == [
+    assert [tool.name for tool in ALL if tool.reads] == [
         "sandbox_read", "run_get", "memory_search", "memory_blocks", "skill_search", "skill_load",
     ]  # fmt: skip
-    assert [tool.name for tool in TOOLS if tool.destroys] == ["run_approve", "run_control", "memory_forget"]
+    assert [tool.name for tool in ALL if tool.destroys] == [
+        "run_approve", "run_control", "memory_forget", "sandbox_export",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
