@@ -153,7 +153,7 @@ class Calls:
 
     async def _skill(self, program: Program, flight: Flight, given: dict[str, Any]) -> Answer:
         invocation = await self._skills.script(
-            given["name"], given.get("script"), grants=granted(program.row), principal=program.row.principal
+            given["name"], given.get("script"), grants=self._granted(program.row), principal=program.row.principal
         )
         ran = await self._sandbox.run(
             invocation.code, language=invocation.language, argv=(*invocation.argv, *map(str, given.get("args", []))),
