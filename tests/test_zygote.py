@@ -75,9 +75,12 @@ async def body(sandbox):
     code = "import kernel, time; kernel.log('begun'); time.sleep(600)"
     running = asyncio.ensure_future(sandbox.run(code, timeout_s=600, on_note=lambda _: begun.set()))
     await begun.wait()
+    known.extend(pid for cell in sandbox._cells for pid in (cell.pid, cell.guest))
     os.kill(sandbox._zygote.pid, 9)
     (lost,) = await asyncio.gather(running, return_exceptions=True)
     print(lost.code, (await sandbox.run("6 * 7")).value)
+
+known = []
 
 def kernel():
     boxed(pathlib.Path({folder!r}), {tier!r}, body)
@@ -92,23 +95,11 @@ def in_a_process(tmp_path, tier, then: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-COUNT_DEAD = """
-kernel()
-dead = 0
-try:
-    while os.waitpid(-1, 0):
-        dead += 1
-except ChildProcessError:
-    print(dead)
-"""
-
-
 @both
-def test_a_kernel_that_adopts_the_orphans_of_its_zygote_reaps_the_sandboxes(tmp_path, tier):
-    """As pid 1 of a container does, or a subreaper. What makes inits (cell/inits.py), and the one it made ahead, are in no sandbox."""
-    answer, dead = in_a_process(tmp_path, tier, COUNT_DEAD)
-    assert answer == "sandbox.lost 42"
-    assert int(dead) <= {"full": 2, "confined": 0}[tier]
+def test_a_kernel_that_adopts_the_orphans_of_its_zygote_reaps_them(tmp_path, tier):
+    """As pid 1 of a container does, or a subreaper."""
+    then = "kernel()\nprint(len(known), [pid for pid in known if os.path.exists(f'/proc/{pid}')])"
+    assert in_a_process(tmp_path, tier, then) == ["sandbox.lost 42", "2 []"]
 
 
 @both

@@ -57,8 +57,8 @@ PYTHON_MIN = (3, 11)
 ROTATE_AFTER = 20_000
 """Children of one zygote. They share its layout of memory and its stack canaries, which no number of guests should have to guess at."""
 CLOSE_S = 5.0
-ADOPTED_S = 0.02
-"""How often we look for what has become our child, since a pid namespace ends only when all in it are reaped."""
+ADOPTION_S, ADOPTION_TRIES = 0.02, 500
+"""How often, and how many times, we look for what has become our child."""
 
 Reaped = Mapping[str, Any]
 """What the zygote knows of a child that is gone: {"status": of the guest | None, "cpu_s", "peak_bytes"}."""
@@ -249,30 +249,31 @@ class Zygote:
                     kill(asked.birth)
                 asked.on_orphaned()
                 self._loop.add_reader(asked.birth.pidfd, self._orphan_gone, number)
-        self._reap_adopted()
+        born = [asked.birth for asked in self._asked.values() if asked.birth is not None]
+        self._adopt({pid for birth in born for pid in (birth.pid, birth.guest) if pid}, ADOPTION_TRIES)
 
-    def _reap_adopted(self) -> None:
-        for asked in self._asked.values():
-            if asked.birth is not None:
-                _reap(asked.birth.guest or asked.birth.pid)
-        if self._asked:
-            self._loop.call_later(ADOPTED_S, self._reap_adopted)
+    def _adopt(self, orphans: set[int], tries: int) -> None:
+        """Reap those that become our children when the zygote is wholly gone. A pid namespace ends only when all in it are reaped."""
+        left = {pid for pid in orphans if not _reaped(pid)}
+        if left and tries:
+            self._loop.call_later(ADOPTION_S, self._adopt, left, tries - 1)
 
     def _orphan_gone(self, number: int) -> None:
         asked = self._asked.pop(number)
         assert asked.birth is not None
         self._loop.remove_reader(asked.birth.pidfd)
         os.close(asked.birth.pidfd)
-        _reap(asked.birth.pid)
         asked.on_reaped(NEVER_SEEN)
         if not self._asked and self._emptied is not None:
             self._emptied.set_result(None)
 
 
-def _reap(orphan: int) -> None:
-    """If it is our child and dead."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(orphan, os.WNOHANG)
+def _reaped(pid: int) -> bool:
+    """Whether nothing is left of it, by us or by somebody else."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return not Path(f"/proc/{pid}").exists()
 
 
 def kill(birth: Birth) -> None:
