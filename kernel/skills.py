@@ -255,7 +255,15 @@ class Skills:
         """The names that `load` understands, for completion."""
         return sorted((await self._look(principal, grants)).by_name)
 
+    async def uris(self, *, principal: str = LOCAL, grants: Grants | None = None) -> list[str]:
+        """Of every skill, for completion."""
+        return sorted(skill.uri for skill in (await self._look(principal, grants)).skills)
+
     # --- as files with digests
+
+    async def served(self, *, principal: str = LOCAL, grants: Grants | None = None) -> Sequence[Skill]:
+        """What `published` goes through; equal to what it was as long as no skill came, went, or has another SKILL.md."""
+        return (await self._look(principal, grants)).served
 
     async def published(
         self, after: str = "", limit: int = 100, *, principal: str = LOCAL, grants: Grants | None = None

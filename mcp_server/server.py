@@ -38,7 +38,9 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
 from . import resources
+from .changes import Changes
 from .profiles import tools_of
+from .prompts import Prompts
 from .replies import Replies, failure, listed
 from .skills_ext import PAGE, SkillsExtension, checked_cursor, described
 from .tools import DEFAULT_WAIT_S, Call, Tool, named, waited
@@ -77,7 +79,6 @@ def build(
         on_list_resources=face.list_resources,
         on_list_resource_templates=face.list_templates,
         on_read_resource=face.read_resource,
-        on_completion=face.complete,
     )
     keys = [request_state_key(kernel.store.folder)]
     security = RequestStateSecurity(keys=keys, ttl=REQUEST_STATE_TTL_S, bind_principal=None)
@@ -86,6 +87,8 @@ def build(
         RequestStateBoundary(security, default_audience=str(kernel.store.folder)),
     ]
     SkillsExtension(kernel, grants).serve(server)
+    Prompts(kernel, grants).serve(server)
+    Changes(kernel, grants).serve(server)
     return server
 
 
@@ -104,9 +107,9 @@ async def _boundary(ctx: Context, call_next: Callable[[Context], Awaitable[Any]]
         raise protocol_error(KernelFault.of(error)) from error
 
 
-def protocol_error(error: KernelError) -> MCPError:
+def protocol_error(error: KernelError, uri: str | None = None) -> MCPError:
     code = types.INVALID_PARAMS if error.fault == "caller" else types.INTERNAL_ERROR
-    return MCPError(code=code, message=str(error), data=error.to_wire())
+    return MCPError(code=code, message=str(error), data={**error.to_wire(), **({} if uri is None else {"uri": uri})})
 
 
 def request_state_key(folder: Path) -> bytes:
@@ -343,7 +346,11 @@ class Face:
         )
 
     async def read_resource(self, ctx: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
-        content = await resources.read(self.kernel, str(params.uri), self.agent or client_name(ctx), self.grants)
+        uri = str(params.uri)
+        try:
+            content = await resources.read(self.kernel, uri, self.agent or client_name(ctx), self.grants)
+        except KernelError as error:
+            raise protocol_error(error, uri) from error
         text = content.text
         if text is not None:
             item: Any = types.TextResourceContents(uri=content.uri, mime_type=content.mime, text=text)
@@ -352,14 +359,6 @@ class Face:
                 uri=content.uri, mime_type=content.mime, blob=resources.image_block(content)[0]
             )
         return types.ReadResourceResult(contents=[item])
-
-    async def complete(self, ctx: Context, params: types.CompleteRequestParams) -> types.CompleteResult:
-        values: list[str] = []
-        if params.argument.name == "run_id":
-            runs = (await self.kernel.runs.list(limit=100))["runs"]
-            values = [run["run_id"] for run in runs]
-        values = [value for value in values if value.startswith(params.argument.value)]
-        return types.CompleteResult(completion=types.Completion(values=values[:100], total=len(values), has_more=False))
 
 
 # --- progress

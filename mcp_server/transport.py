@@ -8,8 +8,8 @@ Guarantees
    request is answered all the same: such a message goes on with empty arguments and the refusal beside it (`Refused`).
 2. Memory is bounded: a line past the limit is dropped while it arrives; while more than `OUTPUT_BYTES_MAX` wait for a client that
    does not read, nothing more is read from it; requests past `REQUESTS_OPEN_MAX` are refused as overloaded.
-3. End of input: requests already read are answered, for at most `GRACE_S`; then the reading side ends. Output that
-   nobody reads any more counts as end of input; so does whatever else calls `Wire.ended`.
+3. End of input: requests already read are answered, for at most `GRACE_S` (but not streams of changes, which have no end of their
+   own); then the reading side ends. Output that nobody reads any more counts as end of input; so does whatever else calls `Wire.ended`.
 
 Format: one JSON-RPC 2.0 object a line, UTF-8, no byte order mark.
 
@@ -442,7 +442,8 @@ class Incoming:
                 )
                 self._wire.outgoing.put(Refused(request.id, INVALID_REQUEST, busy).line)
                 return
-            self._wire.open_requests.add(request.id)
+            if request.method != "subscriptions/listen":
+                self._wire.open_requests.add(request.id)
         elif isinstance(getattr(request, "params", None), dict) and request.method == "notifications/cancelled":
             self._wire.answered(request.params.get("requestId"))  # a cancelled request gets no answer
         self._messages.append(message)

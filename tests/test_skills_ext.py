@@ -181,7 +181,9 @@ def of_every_kind(skills):
     write(skills / "Loud", name="Loud")
     write(skills / "lower")
     (skills / "lower" / "SKILL.md").rename(skills / "lower" / "skill.md")
-    (skills / "colon").mkdir()
+    for name in ("colon", "nameless"):
+        (skills / name).mkdir()
+    (skills / "nameless" / "SKILL.md").write_text("---\ndescription: Has no name.\n---\n", encoding="utf8")
     (skills / "colon" / "SKILL.md").write_text(
         "---\nname: colon\ndescription: Use when: always\n---\n", encoding="utf8"
     )
@@ -192,13 +194,14 @@ def of_every_kind(skills):
 async def test_only_what_the_standard_calls_a_skill_is_listed_and_the_rest_is_told(c, skills):
     listed, _ = await all_of(c, "skills/list", "skills")
     assert [entry["uri"] for entry in listed] == [
-        "skill://kernel/durable-programs/SKILL.md", "skill://user/a/tally/SKILL.md", "skill://user/folder/other-name/SKILL.md",
+        "skill://kernel/durable-programs/SKILL.md", "skill://user/a/tally/SKILL.md", "skill://user/colon/SKILL.md",
+        "skill://user/folder/other-name/SKILL.md",
     ]  # fmt: skip
     hidden = (await asked(c, "skills/get", uri="skill://user/b/tally/SKILL.md"))["skill"]
     assert hidden["frontmatter"]["name"] == "tally"
     [status] = (await c.read_resource("kernel://status")).contents
     told = {one["folder"].rpartition("/")[2]: one["problem"] for one in json.loads(status.text)["skills_not_served"]}
-    assert set(told) == {"Loud", "lower", "colon"}
+    assert set(told) == {"Loud", "lower", "nameless"}
     assert "lowercase" in told["Loud"]
-    for name in ("Loud", "lower", "colon"):
+    for name in ("Loud", "lower", "nameless"):
         assert (await ok(c, "skill_load", name=name))["name"] == name

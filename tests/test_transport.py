@@ -262,6 +262,19 @@ def _write_all(fd: int, data: bytes) -> None:
         data = data[os.write(fd, data) :]
 
 
+def test_a_stream_of_changes_does_not_hold_the_end_of_input_up():
+    async def main():
+        async with wired() as (wire, feed, _, fds):
+            os.write(feed, b'{"jsonrpc":"2.0","id":9,"method":"subscriptions/listen","params":{"notifications":{}}}\n')
+            assert (await first(wire)).message.id == 9
+            os.close(feed)
+            fds.remove(feed)
+            with pytest.raises(StopAsyncIteration):
+                await asyncio.wait_for(first(wire), transport.GRACE_S / 2)
+
+    bounded(main())
+
+
 def test_too_many_open_requests_are_refused_as_overload(monkeypatch):
     monkeypatch.setattr(transport, "REQUESTS_OPEN_MAX", 2)
 

@@ -33,7 +33,6 @@ FRONT_CHARS_MAX = 32 * 1024
 """PyYAML's scanner is Python: this much is a second. Real front matter has a few hundred characters."""
 DEPTH_MAX = 50
 """Brackets within brackets. Its time grows with the cube of that; a thousand is half a minute."""
-MENDED = "The front matter is not YAML as it stands; it was read with its values quoted."
 
 FRONT = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*$\n?", re.DOTALL | re.MULTILINE)
 PLAIN_LINE = re.compile(r"^([A-Za-z][\w-]*):[ \t]+([^\s|>'\"\[{&*!%@`#].*|[\[{&*!%@`].*)$")
@@ -120,12 +119,9 @@ def _compatibility_errors(value: Any) -> list[str]:
 
 
 def publishing_errors(reading: Reading) -> list[str]:
-    """What keeps a skill that loads from being served over the MCP skills extension; its path there is ours, so the folder's name may
-    differ. Hosts compare the front matter that is served with the file's, field by field: what had to be mended cannot pass that.
-    """
+    """What keeps a skill that loads from being served over the MCP skills extension; its path there is ours, so the folder's name may differ."""
     given = reading.front.get("name")
-    errors = [MENDED] if MENDED in reading.warnings else []
-    errors += _name_errors(given, None) + _description_errors(reading.description)
+    errors = _name_errors(given, None) + _description_errors(reading.description)
     return errors or ([f"The name {given!r} is written {reading.name!r} in a uri"] if given != reading.name else [])
 
 
@@ -212,7 +208,7 @@ def read(text: str, folder_name: str) -> Reading:
             reason = front if isinstance(front, str) else "it is not a mapping"
             return Reading(folder_name, "", {}, body, f"The front matter does not load: {reason}", ())
         front = repaired
-        warnings.append(MENDED)
+        warnings.append("The front matter is not YAML as it stands; it was read with its values quoted.")
     description = front.get("description")
     if not isinstance(description, str) or not description.strip():
         return Reading(folder_name, "", front, body, "The front matter has no description.", tuple(warnings))
