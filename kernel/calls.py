@@ -31,9 +31,10 @@ from typing import Any, TypeAlias
 from .base import budgets, items
 from .base.errors import ArgumentError, CallerError, Conflict, Denied, GuestError
 from .base.export import Leaving
+from .base.lessons import Answered, Recording
 from .base.policy import Grants
 from .base.ports import Ports
-from .base.shown import dumps, loads, received
+from .base.shown import dumps, loads, name_of, received
 from .base.store import Store, Transaction
 from .flights import PARSE_ON_LOOP_BYTES, Answer, Flight
 from .journal import Journal, NewRun, RunRow
@@ -42,7 +43,7 @@ from .programs import Program
 from .sandbox import Sandbox
 from .skills import Skills
 
-__all__ = ["CAPABILITIES", "Calls", "wire"]
+__all__ = ["CAPABILITIES", "Calls", "recording_of", "source_of", "wire"]
 
 CAPABILITIES = frozenset({"sandbox.run", "sandbox.export", "tool", "memory.add", "memory.search", "memory.forget", "memory.edit", "memory.blocks",
                           "skill", "spawn", "approve", "ask", "model", "send", "receive"})  # fmt: skip
@@ -206,6 +207,9 @@ class Calls:
 
     async def _spawn(self, program: Program, flight: Flight, given: dict[str, Any]) -> Answer:
         parent = program.row
+        given["program"] = await source_of(
+            self._skills, given.get("program"), given.get("skill"), self._granted(parent), parent.principal
+        )
         given["budget"] = budgets.narrowed(budgets.checked(given.get("budget")), program.budget, program.usage())
         new = self._child(parent, given, given["budget"])
         born: list[RunRow] = []
@@ -362,6 +366,29 @@ def _author(program: Program, flight: Flight) -> dict[str, Any]:
 
 def _origin(program: Program, flight: Flight) -> dict[str, Any]:
     return {"principal": program.row.principal, "run_id": program.row.run_id, "step": flight.call.n}
+
+
+async def source_of(
+    skills: Skills, program: str | None, skill: str | None, grants: Grants | None, principal: str
+) -> str:
+    """The source of a run: given, or the program that a run of the skill is."""
+    if program is None and skill is not None:
+        return await skills.program(skill, grants=grants, principal=principal)
+    if program is None or skill is not None:
+        raise ArgumentError("argument.invalid", "A run has either a program or a skill. Give one of the two.")
+    return program
+
+
+def recording_of(row: RunRow, answers: Sequence[tuple[Any, ...]]) -> Recording:
+    if row.status != "completed":
+        raise Conflict(
+            "run.not_completed", f"{row.run_id} is {row.status}; a skill is made from a run that has completed."
+        )
+    told = tuple(
+        Answered(method, name_of(method, arguments), kind, None if not value else loads(value), t)
+        for _, _, method, kind, arguments, _, _, t, value, _ in answers
+    )
+    return Recording(row.run_id, row.name, row.program, loads(row.input), loads(row.output or b"null"), row.epoch, told)
 
 
 def _joined(row: RunRow) -> Answer:

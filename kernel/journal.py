@@ -660,15 +660,18 @@ class Journal:
             result["cursor"] = base36(shown[-1].rid)
         return result
 
-    def steps(self, db: sqlite3.Connection, row: RunRow) -> list[dict[str, Any]]:
-        """Answered calls by ordinal. Those in flight have no record: orchestration adds them."""
-        rows = db.execute(
+    def answers(self, db: sqlite3.Connection, row: RunRow) -> list[tuple[Any, ...]]:
+        """Answered calls by ordinal: n, path, method, kind, arguments, attempts, started_t, t, value, effect."""
+        return db.execute(
             "SELECT d.cseq, d.path, d.method, d.kind, d.args, d.attempts, d.started_t, d.t, coalesce(d.value, b.data), d.effect"
             " FROM delivery d LEFT JOIN blob b ON b.principal=d.principal AND b.digest=d.blob WHERE d.rid=? AND d.cseq>=0"
             " ORDER BY d.cseq",
             (row.rid,),
-        )
-        return [shown_step(row.epoch, record) for record in rows]
+        ).fetchall()
+
+    def steps(self, db: sqlite3.Connection, row: RunRow) -> list[dict[str, Any]]:
+        """As they are shown. Those in flight have no record: orchestration adds them."""
+        return [shown_step(row.epoch, record) for record in self.answers(db, row)]
 
     def events(self, db: sqlite3.Connection, row: RunRow) -> list[dict[str, Any]]:
         found: list[tuple[float, dict[str, Any]]] = []

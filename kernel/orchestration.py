@@ -32,13 +32,14 @@ from typing import Any, Literal
 
 from .base import budgets, items
 from .base.errors import ArgumentError, Conflict, Denied, GuestError, KernelFault, LimitExceeded, Overloaded
+from .base.lessons import Recording
 from .base.limits import Limits
 from .base.policy import Grants, Policy
 from .base.ports import LOCAL, Ports, rfc3339
 from .base.replay import PATH_VERSION
 from .base.shown import dumps, loads, name_of
 from .base.store import Store, Transaction
-from .calls import CAPABILITIES, Calls
+from .calls import CAPABILITIES, Calls, recording_of, source_of
 from .flights import GuestCell, House
 from .journal import Delivery, Item, Journal, NewRun, RunRow
 from .memory import Memory
@@ -98,6 +99,7 @@ class Runs:
         self._scheduler = scheduler
         self._sandbox = sandbox
         self._journal = journal
+        self._skills = skills
         self._runtime = runtime_digest(sandbox.python)
         self._programs: dict[int, Program] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -126,8 +128,9 @@ class Runs:
         principal: str = LOCAL,
     ) -> Handle:  # fmt: skip
         """`grants` are the starter's, and the run's for its whole life; without them those of the kernel."""
+        source = await source_of(self._skills, program, skill, grants, principal)
         new = self._new(
-            principal, program=program, skill=skill, given={} if input is None else input, name=name, key=idempotency_key,
+            principal, program=source, given={} if input is None else input, name=name, key=idempotency_key,
             budget=budgets.checked(budget), packages=packages, files=files, memory_mb=memory_mb,
             grants=None if grants is None else json.dumps(grants.to_wire()),
         )  # fmt: skip
@@ -149,13 +152,10 @@ class Runs:
         return row, replayed
 
     def _new(
-        self, principal: str, *, program: str | None, skill: str | None, given: Any, name: str | None = None, key: str | None = None,
+        self, principal: str, *, program: str, given: Any, name: str | None = None, key: str | None = None,
         budget: Mapping[str, float], packages: Sequence[str] = (), files: Mapping[str, str] | None = None, memory_mb: int = MEMORY_MB,
         capabilities: Sequence[str] | None = None, parent_rid: int | None = None, grants: str | None = None,
     ) -> NewRun:  # fmt: skip
-        if (program is None) == (skill is None):
-            raise ArgumentError("argument.invalid", "A run has either a program or a skill. Give one of the two.")
-        source = _of_skill(skill) if program is None else program
         if packages:
             raise Denied(
                 "packages.denied", "Programs run with the standard library only. Use packages in kernel.sandbox.run."
@@ -166,7 +166,7 @@ class Runs:
             if text is not None and not 0 < len(text) <= most:
                 raise ArgumentError("argument.invalid", f"{label} has 1 to {most} characters.")
         return NewRun(
-            run_id=self._ports.new_id("run"), principal=principal, program=_storable("program", source), runtime=self._runtime,
+            run_id=self._ports.new_id("run"), principal=principal, program=_storable("program", program), runtime=self._runtime,
             path_version=PATH_VERSION, input=self._json("input", given), seed=self._ports.entropy(32),
             name=None if name is None else _storable("name", name), files=None if not files else self._json("files", _checked_files(files)),
             memory_mb=memory_mb, budget=json.dumps(budget), capabilities=None if capabilities is None else json.dumps(list(capabilities)),
@@ -197,8 +197,7 @@ class Runs:
         kept = sorted(mine if wanted is None else mine & set(wanted))
         narrowed = None if parent.capabilities is None and wanted is None else kept
         return self._new(
-            parent.principal, program=given.get("program"), skill=given.get("skill"), given=given.get("input", {}), budget=budget,
-            memory_mb=parent.memory_mb, capabilities=narrowed, parent_rid=parent.rid, grants=parent.grants,
+            parent.principal, program=given["program"], given=given.get("input", {}), budget=budget, memory_mb=parent.memory_mb, capabilities=narrowed, parent_rid=parent.rid, grants=parent.grants,
         )  # fmt: skip
 
     # --- see
@@ -239,6 +238,15 @@ class Runs:
             }
             for flight in program.flights.open.values()
         ]  # fmt: skip
+
+    async def recording(self, run_id: str, *, principal: str = LOCAL) -> Recording:
+        """A completed run with every answer that it got, to be learnt from."""
+
+        def query(db: Any) -> tuple[RunRow, Sequence[tuple[Any, ...]]]:
+            row = self._journal.run(db, run_id, principal)
+            return row, self._journal.answers(db, row)
+
+        return recording_of(*await self._store.read(query))
 
     async def list(
         self, status: str | None = None, limit: int = 20, cursor: str | None = None, *, principal: str = LOCAL
@@ -661,15 +669,6 @@ def _answer(item: Item, content: Any) -> Any:
             "argument.schema", f'Item {item.item_id} is answered with {{"text": "..."}}. Send it again.'
         )
     return text
-
-
-def _of_skill(skill: str | None) -> str:
-    """A run of a skill is the program that runs its script."""
-    name, _, script = str(skill).partition("/")
-    return (
-        "import kernel\n\nasync def main(input):\n"
-        f"    return await kernel.skill({name!r}, {script or None!r}, **(input or {{}}))\n"
-    )
 
 
 def _checked_files(files: Mapping[str, str]) -> dict[str, str]:

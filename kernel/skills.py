@@ -27,27 +27,40 @@ If the process dies: a version is there with all its bytes or not at all; a half
 import asyncio
 import base64
 import bisect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from .base import approvals, drafts, invocations, manifests, ranking, roots, skillmd, skillsearch, verdicts, versions
+from .base import (
+    approvals,
+    drafts,
+    invocations,
+    lockfile,
+    manifests,
+    ranking,
+    roots,
+    skillmd,
+    skillsearch,
+    verdicts,
+    versions,
+)
 from .base.catalogue import Catalogue, Place, Problem, Skill, located, meant
-from .base.drafts import Event, Made
-from .base.errors import ArgumentError, LimitExceeded, NotFound
+from .base.drafts import Author, Made
+from .base.errors import ArgumentError, Conflict, LimitExceeded, NotFound
 from .base.invocations import Invocation, beneath, existing
 from .base.limits import Limits
-from .base.manifests import File, Manifest
+from .base.manifests import Manifest
 from .base.policy import Grants, Policy
 from .base.ports import LOCAL, Ports, rfc3339
 from .base.roots import Root
 from .base.shelves import Shelf, Shelves
 from .base.skillsearch import Row
-from .base.store import Migrations, Store
+from .base.skillviews import Approved, Entry, FileBytes, Found, Listed, Loaded, Managed, Published, Saved, Version
+from .base.store import Migrations, Store, Transaction
 
-__all__ = ["MIGRATIONS", "FileBytes", "Found", "Invocation", "Listed", "Loaded", "Problem", "Published", "Skills", "Version", "validate"]  # fmt: skip
+__all__ = ["MIGRATIONS", "Approved", "Entry", "FileBytes", "Found", "Invocation", "Listed", "Loaded", "Managed", "Problem", "Published", "Saved", "Skills", "Version", "validate"]  # fmt: skip
 
 validate = verdicts.validate
 T = TypeVar("T")
@@ -72,73 +85,6 @@ PAGE_FILES_MAX = 2000
 BRIEF_CHARS = 240
 """Of a description in search results: five of them cost a model about 300 tokens."""
 VERSIONS_SHOWN = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    name: str
-    description: str
-    uri: str
-    trust: str
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    revision: str
-    recorded_at: str
-    files: int
-    current: bool
-    approved: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    path: str
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """SKILL.md with the list of files, or one file (`path`), or the versions with what was done (`versions`, `events`), or `diff`."""
-
-    name: str
-    uri: str
-    description: str
-    trust: str
-    revision: str
-    body: str | None = None
-    path: str | None = None
-    text: str | None = None
-    base64: str | None = None
-    """Of a file that is not text."""
-    files: tuple[Listed, ...] = ()
-    versions: tuple[Version, ...] = ()
-    events: tuple[Event, ...] = ()
-    draft: str | None = None
-    """The revision of the open draft."""
-    before: str | None = None
-    """The revision that `diff` starts from."""
-    diff: str | None = None
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A skill as another host may load it: its front matter as it stands, and every file with its size and SHA-256."""
-
-    name: str
-    uri: str
-    description: str
-    frontmatter: dict[str, Any]
-    files: tuple[File, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class FileBytes:
-    uri: str
-    file: File
-    data: bytes
 
 
 class Skills:
@@ -232,16 +178,15 @@ class Skills:
         """The source of the durable program that a run of the skill is: the skill's own (`program.py`), else one that runs its script.
         `NAME/scripts/x.py` names the script.
         """
-        name, _, script = skill.partition("/") if not skill.startswith("skill://") else (skill, "", "")
+        name, _, script = (skill, "", "") if skill.startswith("skill://") else skill.partition("/")
         found, inner, _ = await self._find(name, principal, grants)
-        script = script or inner or ""
         manifest = await self._manifest(found, None, principal)
-        own = script or invocations.PROGRAM
-        if own in {file.path for file in manifest.files} and (not script or script == invocations.PROGRAM):
-            await self._count(found, principal)
-            return invocations.source_of(found.name, await self._bytes(manifest, own, principal))
-        script = invocations.script_of(found.name, script or None, [file.path for file in manifest.files])
-        return invocations.program_for(found.uri, script)
+        files = [file.path for file in manifest.files]
+        wanted = script or inner
+        await self._count(found, principal)
+        if wanted in (None, invocations.PROGRAM) and invocations.PROGRAM in files:
+            return invocations.source_of(found.name, await self._bytes(manifest, invocations.PROGRAM, principal))
+        return invocations.program_for(found.uri, invocations.script_of(found.name, wanted, files))
 
     async def problems(self, *, principal: str = LOCAL, grants: Grants | None = None) -> list[Problem]:
         """Folders that look like skills and are not served, and what was not searched."""
@@ -380,6 +325,187 @@ class Skills:
             self._indexed[principal, shared] = catalogue
         return keys
 
+    # --- written by agents
+
+    async def save(
+        self, name: str, path: str = "SKILL.md", text: str | None = None, old: str | None = None, *, reason: str | None = None,
+        client: str | None = None, run_id: str | None = None, principal: str = LOCAL, grants: Grants | None = None,
+    ) -> Saved:  # fmt: skip
+        """Write one file of the draft: the whole text, or `text` in the place of `old`, which is there once; without a text the file is
+        removed. A draft begins as the skill of that name, where there is one.
+        """
+        path = beneath(path)
+        if text is None and (old is not None or path == "SKILL.md"):
+            raise ArgumentError(
+                "argument.missing", f"text is not given. Without it a file is removed, and {name} needs its {path}."
+            )
+        data = None if text is None else drafts.storable("text", text)
+        base = await self._base(name, principal, grants)
+        author, now = Author(principal, client, run_id), self._ports.clock.now()
+
+        def unit(tx: Transaction) -> Manifest:
+            put = {} if data is None else {path: data}
+            if old is not None:
+                put = {path: drafts.replaced(tx, principal, name, base, path=path, old=old, new=text or "")}
+            remove = () if put else (path,)
+            return drafts.edit(
+                tx, author, name, base=base, put=put, remove=remove, reason=reason, now=now, limits=self._limits
+            )
+
+        return await self._saved(name, await self._store.write(unit), principal)
+
+    async def save_tree(
+        self, name: str, files: Mapping[str, bytes], *, reason: str | None = None, action: str = "save", client: str | None = None,
+        run_id: str | None = None, principal: str = LOCAL,
+    ) -> Saved:  # fmt: skip
+        """Make these the files of the draft, and no others."""
+        skillmd.check_name(name)
+        put = {beneath(path): data for path, data in files.items()}
+        author, now = Author(principal, client, run_id), self._ports.clock.now()
+
+        def unit(tx: Transaction) -> Manifest:
+            remove = [path for path in drafts.begin_with(tx, principal, name, None) if path not in put]
+            return drafts.edit(
+                tx, author, name, base=None, put=put, remove=remove, reason=reason, action=action, now=now, limits=self._limits
+            )  # fmt: skip
+
+        return await self._saved(name, await self._store.write(unit), principal)
+
+    async def _base(self, name: str, principal: str, grants: Grants | None) -> Manifest | None:
+        """The skill that a first edit of `name` starts from."""
+        skillmd.check_name(name)
+        named = (await self._look(principal, grants)).by_name.get(name, ())
+        return await self._manifest(named[0], None, principal) if named and named[0].folder is not None else None
+
+    async def _saved(self, name: str, manifest: Manifest, principal: str) -> Saved:
+        reading = await self._reading(manifest, name, principal)
+        files = tuple(Listed(file.path, file.size_bytes) for file in manifest.files)
+        path = next((f.path for f in manifest.files if f.path in roots.SKILL_FILES), None)
+        text = None if path is None else versions.text_of(await self._bytes(manifest, path, principal))
+        errors = ["Missing required file: SKILL.md"] if text is None else skillmd.strict_errors(text, name)
+        return Saved(name, f"skill://draft/{quote(name)}/SKILL.md", "draft", manifest.revision[:12], files, tuple(errors), reading.warnings)  # fmt: skip
+
+    async def test(self, name: str, *, principal: str = LOCAL) -> Invocation:
+        """The test script of the open draft, ready to be run; `tested` keeps how it ended."""
+        made = await self._store.read(lambda db: drafts.the_draft(db, principal, name))
+        draft = await self._of_store(made, made.draft, DRAFT, principal)
+        manifest = await self._present(draft, principal)
+        script = invocations.test_of(file.path for file in manifest.files)
+        if script is None:
+            raise NotFound("skill.no_test", f"The draft of {name} has no test. Save one as {invocations.TESTS[0]}: exit status 0 is a pass.")  # fmt: skip
+        return await self._invocation(draft, manifest, script, principal)
+
+    async def tested(
+        self, invocation: Invocation, *, passed: bool, client: str | None = None, principal: str = LOCAL
+    ) -> None:
+        author, now, key = Author(principal, client), self._ports.clock.now(), drafts.key_of(invocation.name)
+        outcome = "passed" if passed else "failed"
+        await self._store.write(
+            lambda tx: drafts.record(tx, author, key, "test", invocation.digest, outcome=outcome, now=now)
+        )
+
+    async def manage(
+        self, name: str, action: str, *, revision: str | None = None, reason: str | None = None, client: str | None = None,
+        principal: str = LOCAL,
+    ) -> Managed:  # fmt: skip
+        """`promote` the draft, `reject` it, `rollback` to an earlier version, `delete` the skill; nothing of it is thrown away."""
+        author, now = Author(principal, client), self._ports.clock.now()
+        if revision is not None and action != "rollback":
+            raise ArgumentError("argument.invalid", f"revision belongs to rollback, not to {action}.")
+
+        def unit(tx: Transaction) -> Made:
+            match action:
+                case "promote":
+                    drafts.check_promotable(tx, principal, name)
+                    return drafts.promote(tx, author, name, reason, now)
+                case "reject" | "delete":
+                    return drafts.close(tx, author, name, action, reason=reason, now=now)
+                case "rollback":
+                    return drafts.rollback(tx, author, name, revision, reason=reason, now=now)
+            raise ArgumentError("argument.invalid", f"action is {action!r}; it is promote, reject, rollback or delete.")
+
+        return await self._managed(action, await self._store.write(unit), principal)
+
+    async def _managed(self, action: str, made: Made, principal: str) -> Managed:
+        async with self._looking:
+            self._made.pop(principal, None)
+        state = "current" if made.current else "draft" if made.draft else "none"
+        place = DRAFT if state == "draft" else AGENT
+        held = await self._store.read(lambda db: approvals.approved(db, principal, made.key))
+        uri = f"skill://{place.origin}/{quote(made.name)}/SKILL.md"
+        trust = approvals.trust("agent", uri, self._policy.trusted_skills, holds=made.current in held)
+        return Managed(made.name, uri, action, state, trust, _short(made.current), _short(made.draft))
+
+    # --- a person's word
+
+    async def approve(
+        self, skill: str, revision: str | None = None, *, note: str | None = None, principal: str = LOCAL, grants: Grants | None = None
+    ) -> Approved:  # fmt: skip
+        """Trust this version of the skill: these bytes, and no others."""
+        found, _, _ = await self._find(skill, principal, grants)
+        if found.place.trust not in approvals.OPEN_TO_APPROVAL:
+            raise Conflict("skill.trusted", f"{found.uri} has trust {found.place.trust!r} from where it lies; there is nothing to approve.")  # fmt: skip
+        manifest = await self._manifest(found, revision, principal)
+        now = self._ports.clock.now()
+
+        def unit(tx: Transaction) -> bool:
+            fresh = approvals.approve(tx, principal, found.key, manifest.revision, note=note, now=now)
+            if fresh:
+                drafts.record(tx, Author(principal), found.key, "approve", manifest.revision, reason=note, now=now)
+            return fresh
+
+        fresh = await self._store.write(unit)
+        return Approved(found.name, found.uri, manifest.revision[:12], "trusted", changed=fresh)
+
+    async def revoke(self, skill: str, *, principal: str = LOCAL, grants: Grants | None = None) -> Approved:
+        """No version of the skill is approved any more."""
+        found, _, _ = await self._find(skill, principal, grants)
+        now = self._ports.clock.now()
+
+        def unit(tx: Transaction) -> int:
+            count = approvals.revoke(tx, principal, found.key, now)
+            if count:
+                drafts.record(tx, Author(principal), found.key, "revoke", None, now=now)
+            return count
+
+        count = await self._store.write(unit)
+        trust = approvals.trust(found.place.trust, found.uri, self._policy.trusted_skills, holds=False)
+        return Approved(found.name, found.uri, None, trust, changed=count > 0)
+
+    async def bring(self, folder: Path, *, principal: str = LOCAL) -> Managed:
+        """Import a plain folder: it becomes the current version of the skill of its name, trusted by nobody yet."""
+        tree = await asyncio.to_thread(lockfile.bring, folder, self._limits)
+        await self.save_tree(folder.name, tree.data, reason=f"from {folder}", action="import", principal=principal)
+        author, now = Author(principal), self._ports.clock.now()
+
+        def unit(tx: Transaction) -> Made:
+            made = drafts.made(tx, principal, folder.name)
+            if made is not None and made.draft is None and made.current == tree.revision:
+                return made
+            drafts.check_promotable(tx, principal, folder.name, tested=False)
+            return drafts.promote(tx, author, folder.name, f"from {folder}", now)
+
+        return await self._managed("import", await self._store.write(unit), principal)
+
+    async def put(
+        self, skill: str, to: Path, revision: str | None = None, *, principal: str = LOCAL, grants: Grants | None = None
+    ) -> Path:
+        """Export a version into a plain folder `to`/`name`, with a lock beside it."""
+        found, _, _ = await self._find(skill, principal, grants)
+        manifest = await self._manifest(found, revision, principal)
+        tree = await self._store.read(lambda db: versions.tree_of(db, principal, manifest))
+        return await asyncio.to_thread(lockfile.put, to, found.key.split("/")[-2], tree, found.uri)
+
+    async def inventory(self, *, principal: str = LOCAL, grants: Grants | None = None) -> list[Entry]:
+        """Every skill, drafts last."""
+        catalogue = await self._look(principal, grants)
+        made = await self._store.read(lambda db: drafts.all_made(db, principal))
+        rows = [Entry(s.name, s.uri, await self._trust(s, principal), "current") for s in catalogue.skills]
+        return [
+            *rows,
+            *(Entry(m.name, f"skill://draft/{quote(m.name)}/SKILL.md", "agent", "draft") for m in made if m.draft),
+        ]
+
     # --- versions
 
     async def _present(self, skill: Skill, principal: str) -> Manifest:
@@ -428,7 +554,9 @@ class Skills:
             folder = await asyncio.to_thread(versions.materialised, self._cache, tree)
         trust = await self._trust(skill, principal, manifest.revision)
         language, code = invocations.code_of(script)
-        return Invocation(skill.name, skill.uri, trust, manifest.revision[:12], script, language, code, (), folder)
+        return Invocation(
+            skill.name, skill.uri, trust, manifest.revision[:12], script, language, code, (), folder, manifest.revision
+        )
 
     async def _history(self, skill: Skill, principal: str) -> Loaded:
         gone = skill.folder is None and skill.revision is None
@@ -497,6 +625,10 @@ class Skills:
     async def _count(self, skill: Skill, principal: str) -> None:
         now = self._ports.clock.now()
         await self._store.write(lambda tx: skillsearch.count_use(tx, principal, skill.key, now))
+
+
+def _short(revision: str | None) -> str | None:
+    return revision and revision[:12]
 
 
 def _origin(path: Path, configured: Sequence[Path]) -> str:

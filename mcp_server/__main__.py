@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 
 from agent_kernel.base import system
 from agent_kernel.base.errors import HostError, KernelError
-from agent_kernel.base.policy import MEMORY_PROFILES, Folder, Grants
+from agent_kernel.base.policy import MEMORY_PROFILES, TOOLSETS, Folder, Grants
 
 from .places import state_folder
 from .stdio import claim
@@ -177,6 +177,12 @@ def _operator_options() -> argparse.ArgumentParser:
         help="also serve the tools of another memory server over this one's memory: Anthropic's memory tool, the official"
         " server-memory (repeat)",
     )
+    operator.add_argument(
+        "--toolsets",
+        default="",
+        metavar="A,B",
+        help="serve these tools only: sandbox, run, memory, skill, author (default: all but author, with which agents write skills)",
+    )
     operator.add_argument("--agent", metavar="NAME", help="a label for what this connection writes")
     operator.add_argument(
         "--tier", choices=("full", "confined"), help="refuse to start with less (full), or use no more (confined)"
@@ -203,10 +209,25 @@ def _mcp(asked: argparse.Namespace) -> int:
         approve_in_host=asked.approve_in_host,
     )
     serve = importlib.import_module("agent_kernel_mcp.serve")
-    options = serve.Options(state_folder(asked.state), grants, asked.agent, asked.tier, tuple(asked.memory_profile))
+    options = serve.Options(
+        state_folder(asked.state),
+        grants,
+        asked.agent,
+        asked.tier,
+        tuple(asked.memory_profile),
+        _toolsets(asked.toolsets),
+    )
     with asyncio.Runner(loop_factory=system.event_loop()) as runner:
         runner.run(serve.serve_stdio(options, source, sink, parent))
     return 0
+
+
+def _toolsets(text: str) -> tuple[str, ...]:
+    asked = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in asked:
+        if name not in TOOLSETS:
+            raise HostError("config.invalid", f"--toolsets {name!r}: there are {', '.join(TOOLSETS)}.")
+    return asked
 
 
 def _elsewhere(verb: str, arguments: list[str]) -> int:
@@ -362,7 +383,7 @@ def _as_options(asked: argparse.Namespace) -> list[str]:
         for name in ("standalone", "allow_packages", "approve_in_host")
         if getattr(asked, name)
     ]
-    for name in ("agent", "tier"):
+    for name in ("toolsets", "agent", "tier"):
         if getattr(asked, name):
             options += [f"--{name}", getattr(asked, name)]
     return options

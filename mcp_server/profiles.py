@@ -22,15 +22,16 @@ from agent_kernel.base.policy import MEMORY_PROFILES, Grants
 
 from . import memory_files, memory_graph
 from .foreign import Worded
-from .tools import Call, Tool, served
+from .tools import Call, Tool
+from .toolsets import selected
 
 __all__ = ["tools_of"]
 
 
-def tools_of(profiles: Iterable[str], grants: Grants) -> tuple[Tool, ...]:
-    """The tools that somebody with these grants has, and those of the profiles."""
+def tools_of(profiles: Iterable[str], grants: Grants, toolsets: Iterable[str] = ()) -> tuple[Tool, ...]:
+    """The tools of the sets that somebody with these grants has, and those of the profiles."""
     asked = set(profiles)
-    return (*served(grants), *(tool for name in MEMORY_PROFILES if name in asked for tool in _TOOLS[name]))
+    return (*selected(grants, toolsets), *(tool for name in MEMORY_PROFILES if name in asked for tool in _TOOLS[name]))
 
 
 def _text(description: str = "") -> dict[str, Any]:

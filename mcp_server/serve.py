@@ -42,6 +42,7 @@ class Options:
     agent: str | None = None
     tier: str | None = None
     memory_profiles: tuple[str, ...] = ()
+    toolsets: tuple[str, ...] = ()
 
 
 async def serve_stdio(options: Options, source: int, sink: int, parent: int) -> None:
@@ -62,7 +63,8 @@ async def serve_stdio(options: Options, source: int, sink: int, parent: int) -> 
         stop_watching = watch_parent(parent, connection.ended)
         for number in system.END_SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, connection.ended)
-        server = build(kernel, (*kernel.policy.memory.profiles, *options.memory_profiles), options.agent)
+        profiles = (*kernel.policy.memory.profiles, *options.memory_profiles)
+        server = build(kernel, profiles, options.agent, toolsets=options.toolsets)
         try:
             await server.run(connection.incoming, connection.outgoing, server.create_initialization_options())
         finally:

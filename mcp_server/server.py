@@ -64,10 +64,11 @@ def build(
     grants: Grants | None = None,
     *,
     local: bool = True,
+    toolsets: Iterable[str] = (),
 ) -> Server[Any]:
     """`grants` are those of the connection; without them it has the kernel's. `local`: the client can open this machine's files."""
     grants = grants or kernel.policy.grants
-    face = Face(kernel, tools_of(memory_profiles, grants), agent, grants, Replies(kernel, local=local))
+    face = Face(kernel, tools_of(memory_profiles, grants, toolsets), agent, grants, Replies(kernel, local=local))
     server: Server[Any] = Server(
         "agent-kernel",
         version=version("agent-kernel"),

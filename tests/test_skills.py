@@ -4,7 +4,8 @@ import asyncio
 import hashlib
 import os
 import subprocess
-from contextlib import asynccontextmanager
+import sys
+from pathlib import Path
 
 import pytest
 from agent_kernel import skills
@@ -12,36 +13,9 @@ from agent_kernel.base import roots
 from agent_kernel.base.errors import ArgumentError, LimitExceeded, NotFound
 from agent_kernel.base.limits import Limits
 from agent_kernel.base.policy import Folder, Grants, Policy
-from agent_kernel.base.ports import Ports
-from agent_kernel.base.store import Store
-from agent_kernel.scheduler import Scheduler
-from agent_kernel.skills import Skills
 
-
-def write(folder, name=None, description="Counts jars of marmalade.", body="Run scripts/tally.py.", **files):
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "SKILL.md").write_text(
-        f"---\nname: {name or folder.name}\ndescription: {description}\n---\n\n{body}\n", encoding="utf8"
-    )
-    for name_of, text in files.items():
-        path = folder / name_of.replace("__", "/").replace("_py", ".py").replace("_sh", ".sh").replace("_md", ".md")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return folder
-
-
-@asynccontextmanager
-async def opened(tmp_path, policy=None, **limits):
-    scheduler = Scheduler(slots=4, queue_max=16)
-    ports = Ports.real()
-    store = await Store.open(
-        tmp_path / "state", ports=ports, limits=Limits(), migrations=[skills.MIGRATIONS], spawn=scheduler.spawn
-    )
-    try:
-        yield Skills(store=store, ports=ports, limits=Limits(**limits), policy=policy or Policy())
-    finally:
-        await store.close()
-        await scheduler.close()
+sys.path.insert(0, str(Path(__file__).parent))
+from skillsets import opened, sharing, write
 
 
 def with_skills(body):
@@ -382,10 +356,6 @@ async def test_a_skill_that_is_not_called_as_its_folder_has_both_names_in_its_ur
     assert [p.folder for p in await s.unpublished()] == [str(folder / "Upper")]
     assert (await s.load("Upper Case")).uri == "skill://user/Upper/SKILL.md"
     assert (await s.file(names["other-name"])).data.startswith(b"---\nname: other-name")
-
-
-def sharing(*folders):
-    return Grants(folders=tuple(map(Folder, folders)))
 
 
 def test_what_another_connection_shares_is_not_seen(tmp_path):

@@ -23,14 +23,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote
 
-from . import versions
+from . import invocations, skillmd, versions
 from .errors import ArgumentError, Conflict, LimitExceeded, NotFound
 from .limits import Limits
 from .manifests import File, Manifest
 from .ports import rfc3339
 from .store import Transaction, put_blob
 
-__all__ = ["SCHEMA", "Author", "Event", "Made", "all_made", "begin_with", "close", "edit", "events", "made", "promote", "record", "rollback"]  # fmt: skip
+__all__ = ["SCHEMA", "Author", "Event", "Made", "all_made", "begin_with", "check_promotable", "close", "edit", "events", "made", "promote", "record", "rollback"]  # fmt: skip
 
 SCHEMA = """
     CREATE TABLE skill_made(
@@ -131,6 +131,29 @@ def edit(
     return manifest
 
 
+def storable(label: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ArgumentError("argument.invalid", f"{label} has a lone surrogate, which is no text. Remove it.") from None
+
+
+def replaced(
+    db: sqlite3.Connection, principal: str, name: str, base: Manifest | None, *, path: str, old: str, new: str
+) -> bytes:
+    """The file with `new` in the place of `old`, which must be there once."""
+    file = begin_with(db, principal, name, base).get(path)
+    if file is None:
+        raise NotFound("skill.file_unknown", f"{name} has no file {path!r} yet. Leave out `old` to write it.")
+    text = versions.text_of(versions.bytes_of(db, principal, file))
+    if text is None or text.count(old) != 1 or not old:
+        count = "is no text" if text is None else f"has `old` {text.count(old) if old else 0} times"
+        raise Conflict(
+            "skill.edit_conflict", f"{path} of {name} {count}; it must be there exactly once. Load the draft and look."
+        )
+    return storable("text", text.replace(old, new))
+
+
 def _check_paths(name: str, files: Mapping[str, File]) -> None:
     """No path may be a folder of another: such a tree cannot lie in a folder."""
     for path in files:
@@ -155,12 +178,34 @@ def _count_bytes(tx: Transaction, principal: str, name: str, size: int, limits: 
         )
 
 
-def promote(tx: Transaction, author: Author, name: str, reason: str | None, now: float) -> str:
+def check_promotable(tx: Transaction, principal: str, name: str, *, tested: bool = True) -> None:
+    """The draft is valid by the standard, and its test, where there is one, has passed on this very version."""
+    known = the_draft(tx, principal, name)
+    assert known.draft is not None
+    manifest = versions.manifest_of(tx, principal, known.key, known.draft, name)
+    file = next((file for file in manifest.files if file.path == "SKILL.md"), None)
+    text = None if file is None else versions.text_of(versions.bytes_of(tx, principal, file))
+    errors = ["Missing required file: SKILL.md"] if text is None else skillmd.strict_errors(text, name)
+    if errors:
+        raise Conflict(
+            "skill.invalid", f"The draft of {name} is not valid: {'; '.join(errors)}. Mend it with skill_save."
+        )
+    script = invocations.test_of(file.path for file in manifest.files)
+    if tested and script is not None:
+        outcome = last_test(tx, principal, known.key, known.draft)
+        if outcome != "passed":
+            what = "has not been run on this version" if outcome is None else "failed"
+            raise Conflict(
+                "skill.untested",
+                f"{script} of the draft of {name} {what}. Call skill_manage(name={name!r}, action='test').",
+            )
+
+
+def promote(tx: Transaction, author: Author, name: str, reason: str | None, now: float) -> Made:
     known = the_draft(tx, author.principal, name)
     _point(tx, author.principal, known, current=known.draft, draft=None)
     record(tx, author, known.key, "promote", known.draft, before=known.current, reason=reason, now=now)
-    assert known.draft is not None
-    return known.draft
+    return Made(name, known.draft, None)
 
 
 def the_draft(db: sqlite3.Connection, principal: str, name: str) -> Made:

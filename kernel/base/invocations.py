@@ -61,6 +61,8 @@ class Invocation:
     code: str
     argv: tuple[str, ...]
     skill_folder: Path
+    digest: str
+    """The whole revision."""
 
 
 def beneath(path: str) -> str:

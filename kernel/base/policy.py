@@ -33,9 +33,10 @@ from .errors import Denied, HostError
 from .facts import TRUST
 from .limits import Limits
 
-__all__ = ["MEMORY_PROFILES", "Folder", "Grants", "MemoryRules", "Policy", "load_policy"]
+__all__ = ["MEMORY_PROFILES", "TOOLSETS", "Folder", "Grants", "MemoryRules", "Policy", "load_policy"]
 
 SECRETS = ("refuse", "mask", "allow")
+TOOLSETS = ("sandbox", "run", "memory", "skill", "author")
 MEMORY_PROFILES = ("anthropic", "server-memory")
 
 

@@ -23,7 +23,9 @@ from typing import Any
 
 import yaml
 
-__all__ = ["Reading", "publishing_errors", "read", "strict_errors"]
+from .errors import ArgumentError
+
+__all__ = ["Reading", "check_name", "publishing_errors", "read", "strict_errors"]
 
 FIELDS = ("allowed-tools", "compatibility", "description", "license", "metadata", "name")
 NAME_MAX = 64
@@ -100,6 +102,16 @@ def _name_errors(value: Any, folder_name: str | None) -> list[str]:
     if folder_name is not None and unicodedata.normalize("NFKC", folder_name) != name:
         errors.append(f"Directory name '{folder_name}' must match skill name '{name}'")
     return errors
+
+
+def check_name(name: str) -> None:
+    """ArgumentError of what the standard does not take for a name."""
+    errors = _name_errors(name, None)
+    if errors or unicodedata.normalize("NFKC", name) != name or "/" in name:
+        raise ArgumentError(
+            "argument.invalid",
+            f"{name[:80]!r} is no name for a skill: {'; '.join(errors) or 'it is written otherwise'}.",
+        )
 
 
 def _description_errors(value: Any) -> list[str]:

@@ -255,6 +255,8 @@ def new_root(binds: Binds, etc: Sequence[tuple[str, str]]) -> None:
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         os.symlink(f"/proc/self/fd/{number}", f"dev/{name}")
     os.symlink("/proc/self/fd", "dev/fd")
+    if not os.path.lexists("output"):  # a shared folder may lie there
+        os.symlink("/workspace/output", "output")
     _mount("/proc", "proc", None, _MS_BIND | _MS_REC)
     _check(_libc.pivot_root(b".", b"."), "root", "pivot_root")
     _check(_libc.umount2(b".", _MNT_DETACH), "root", "umount2")
