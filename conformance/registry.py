@@ -9,6 +9,7 @@ A clause is one sentence of the contract:
     observe = "what the check does and looks at"
     needs = ["process.kill"]        what the check asks of the suite, see NEEDS
     optional = "resources"          the server capability without which the clause does not apply (na)
+    tool = "sandbox_export"         likewise, a tool that is there only where the operator allowed something
     status = "active"               active | draft | retired; only active clauses are run
     superseded_by = "other.id"      on retired ones
     excluded = "reason"             why it cannot be observed from outside; it then has no check
@@ -46,7 +47,7 @@ _ID = re.compile(r"[a-z]+(\.[a-z0-9]+(-[a-z0-9]+)*){2}")
 
 _FIELDS = {
     "level": str, "text": str, "since": str, "observe": str, "needs": list,
-    "optional": str, "status": str, "superseded_by": str, "excluded": str,
+    "optional": str, "tool": str, "status": str, "superseded_by": str, "excluded": str,
 }  # fmt: skip
 
 
@@ -67,6 +68,7 @@ class Clause:
     observe: str
     needs: tuple[str, ...] = ()
     optional: str = ""
+    tool: str = ""
     status: str = "active"
     superseded_by: str = ""
     excluded: str = ""

@@ -7,6 +7,7 @@ What a command has to do to be a subject, all of it:
   AGENT_KERNEL_HOME holds it as well. The folder exists, is empty but for `skills/`, and is the same after a restart.
 - Its process group may be killed with SIGKILL at any moment; the same command is then started again.
 - It finds skill folders in `skills/` beneath the state folder, and runs with HOME and the variables PATH and LANG only.
+- There is a folder `shared` in HOME. A command that shares it for writing is held to the clauses about that, too.
 
 Two voices reach it. Tools are called through the `mcp` SDK's ClientSession, over pipes of our own so that every line can be
 kept and the process killed. Where bytes matter, `ask_raw` and `write_raw` speak JSON lines past the SDK; their answers never
@@ -69,12 +70,17 @@ class Workplace:
     def secret_file(self) -> Path:
         return self.home / ".ssh" / "id_canary"
 
+    @property
+    def shared(self) -> Path:
+        return self.home / "shared"
+
     @classmethod
     def make(cls, prepare: Callable[[Path], None]) -> Self:
         place = cls(Path(tempfile.mkdtemp(prefix="akc-")), "canary" + secrets.token_hex(8))
         place.root.chmod(0o755)
         place.state.mkdir(mode=0o700)
         place.secret_file.parent.mkdir(parents=True)
+        place.shared.mkdir()
         place.secret_file.write_text(place.canary, encoding="utf8")
         prepare(place.state)
         return place

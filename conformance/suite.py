@@ -10,7 +10,8 @@ The lanes run side by side. A server that dies under a check is started again fo
 Guarantees
 1. Every clause asked for has exactly one verdict: pass, fail, warn, na or untestable.
 2. A SHOULD or MAY that fails is `warn`. `untestable` keeps its name and counts as a failure of its level.
-3. `na` is given only to a clause that names an optional capability which the server did not declare.
+3. `na` is given only to a clause that names an optional capability which the server did not declare, or a tool that needs a shared folder
+   and is not listed.
 4. No process and no folder of a subject is left when the suite returns, also when it is cancelled.
 """
 
@@ -139,6 +140,9 @@ async def _shared(command: list[str], clauses: list[Clause], settle: Tell) -> No
             capabilities = subject.hello.capabilities.model_dump() if subject.hello else {}
             if clause.optional and not capabilities.get(clause.optional):
                 settle(Verdict(clause.id, clause.level, "na", f"the server does not declare {clause.optional}", 0.0))
+                continue
+            if clause.tool and clause.tool not in subject.tools:
+                settle(Verdict(clause.id, clause.level, "na", f"the server has no tool {clause.tool}", 0.0))
                 continue
             settle(await run_check(clause, subject))
 

@@ -15,7 +15,17 @@ from agent_kernel_conformance.registry import CHECKS, CLAUSES, HERE, check, pars
 from agent_kernel_conformance.subject import Subject, Workplace
 from agent_kernel_conformance.suite import Verdict, prepare_state, run_suite
 
-KERNEL = [sys.executable, "-m", "agent_kernel_mcp", "mcp", "--standalone", "--state", "{state}"]
+KERNEL = [
+    sys.executable,
+    "-m",
+    "agent_kernel_mcp",
+    "mcp",
+    "--standalone",
+    "--state",
+    "{state}",
+    "--folder",
+    "~/shared:rw",
+]
 OBSERVABLE = [clause for clause in CLAUSES.values() if clause.observable]
 MUSTS = [clause for clause in OBSERVABLE if clause.level == "MUST"]
 

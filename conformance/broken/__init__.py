@@ -5,9 +5,9 @@ this one sentence of the contract and as little else as it can. tests/test_confo
 and a long test asks that it passes nine tenths of the others.
 """
 
-from . import durable, memory, orchestration, protocol, sandbox, skills
+from . import durable, grants, memory, orchestration, protocol, sandbox, skills
 from .twin import TWINS, Twin
 
 __all__ = ["AREAS", "TWINS", "Twin"]
 
-AREAS = (protocol, sandbox, durable, memory, skills, orchestration)
+AREAS = (protocol, sandbox, grants, durable, memory, skills, orchestration)

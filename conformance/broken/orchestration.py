@@ -104,6 +104,34 @@ def silence_is_yes(_: Call, data: dict[str, Any]) -> None:
 alters("orchestration.approve.expiry-is-no", "takes silence for a yes", RUN, silence_is_yes)
 
 
+def no_is_yes(_: Call, data: dict[str, Any]) -> None:
+    if data.get("output") == {"answer": False, "type": "bool"}:
+        data["output"] = {"answer": True, "type": "bool"}
+
+
+alters("orchestration.approve.declining-is-no", "takes a declined form for a yes", RUN, no_is_yes)
+
+
+def closed_is_no(_: Call, data: dict[str, Any]) -> None:
+    if data.pop("waiting", None):
+        data.update(status="completed", output={"answer": False, "type": "bool"})
+
+
+alters("orchestration.approve.closing-is-no-answer", "takes a closed form for a no", RUN, closed_is_no)
+
+
+@twin("orchestration.approve.is-answered-once", "nods at a second decision")
+async def decides_twice(call: Call) -> Answer:
+    return await nods(call, "") if call.tool == "run_approve" else await call.serve()
+
+
+@twin("orchestration.approve.is-asked-by-return", "does not see that a client can ask")
+async def never_returns(call: Call) -> Answer:
+    stated = call.params.get("_meta", {}).get("io.modelcontextprotocol/clientCapabilities", {})
+    stated.pop("elicitation", None)
+    return await call.serve()
+
+
 @twin("orchestration.message.is-delivered", "delivers a message twice")
 async def twice(call: Call) -> Answer:
     if call.tool == "run_send" and (call.arguments.get("content") or {}).get("turn") == "port":

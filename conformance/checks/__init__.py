@@ -1,5 +1,5 @@
-"""One module per area; importing this package binds every check to its clause."""
+"""One module per area, and grants, which concern several; importing this package binds every check to its clause."""
 
-from . import durable, memory, orchestration, protocol, sandbox, skills
+from . import durable, grants, memory, orchestration, protocol, sandbox, skills
 
-AREAS = (protocol, sandbox, durable, memory, skills, orchestration)
+AREAS = (protocol, sandbox, grants, durable, memory, skills, orchestration)

@@ -177,6 +177,76 @@ async def person_answers_by_elicitation(c: Driver) -> None:
     expect(output == {"answer": True, "type": "bool"}, f"approve returned {output!r}")
 
 
+async def answered_by_form(c: Driver, action: str) -> dict[str, Any]:
+    """A run that asks a person, whose form is answered so; as it is some time after that."""
+
+    async def answer(context: Any, params: Any) -> types.ElicitResult:  # noqa: ARG001  the SDK names both
+        return types.ElicitResult(action=action)  # type: ignore[arg-type]
+
+    await c.subject.start(elicit=answer)
+    run = await c.run(APPROVE)
+    for _ in range(3):
+        if run.get("status") in ENDED:
+            break
+        run = await c.ok("run_get", run_id=run["run_id"], wait_s=1)
+    return run
+
+
+@check("orchestration.approve.declining-is-no")
+async def declining_is_no(c: Driver) -> None:
+    output = c.completed(await answered_by_form(c, "decline"))
+    expect(output == {"answer": False, "type": "bool"}, f"approve returned {output!r}")
+
+
+@check("orchestration.approve.closing-is-no-answer")
+async def closing_is_no_answer(c: Driver) -> None:
+    run = await answered_by_form(c, "cancel")
+    [item] = items_of(run)
+    expect(item.get("kind") == "approve", f"what waits is {item}")
+
+
+@check("orchestration.approve.is-answered-once")
+async def approval_is_answered_once(c: Driver) -> None:
+    run, item = await c.waiting(APPROVE)
+    answer = {"run_id": run["run_id"], "item_id": item["item_id"], "digest": item["digest"], "decision": "deny"}
+    await c.ok("run_approve", **answer)
+    reply = await c.call("run_approve", **answer)
+    expect(reply.refused, f"a second decision was accepted: {reply.text[:300]}")
+    output = c.completed(await c.follow(await c.ok("run_get", run_id=run["run_id"], wait_s=10)))
+    expect(output == {"answer": False, "type": "bool"}, f"approve returned {output!r}")
+
+
+@check("orchestration.approve.is-asked-by-return")
+async def asked_by_return(c: Driver) -> None:
+    await c.subject.launch()
+    stated = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}},
+    }
+    params = {"name": "run_start", "arguments": {"program": APPROVE, "wait_s": 20}, "_meta": stated}
+    asked = await _first_words(c, 1, params)
+    requests = asked.get("inputRequests") or {}
+    expect(asked.get("resultType") == "input_required" and requests, f"the person is not asked: {str(asked)[:300]}")
+    [(key, form)] = requests.items()
+    expect("Send the letter?" in json.dumps(form), f"the form does not hold the question: {form}")
+    content = yes(form.get("params", {}).get("requestedSchema"))
+    answered = {key: {"action": "accept", "content": content}}
+    result = await _first_words(c, 2, params | {"inputResponses": answered, "requestState": asked.get("requestState")})
+    run = result.get("structuredContent") or {}
+    expect(run.get("output") == {"answer": True, "type": "bool"}, f"the run is {run}")
+
+
+async def _first_words(c: Driver, number: int, params: dict[str, Any]) -> dict[str, Any]:
+    """The result of a tools/call on a connection that speaks without a handshake."""
+    line = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}
+    await c.subject.write_raw(json.dumps(line).encode())
+    while heard := await c.subject.read_line():
+        message = json.loads(heard)
+        if message.get("id") == number:
+            return dict(message.get("result") or message)
+    raise Failed(f"stdout ended; {c.subject.last_words()}")
+
+
 @check("orchestration.approve.expiry-is-no")
 async def expiry_is_no(c: Driver) -> None:
     program = "async def main(input):\n    return await kernel.approve('Quick?', timeout_s=1)"
