@@ -72,6 +72,7 @@ __all__ = [
     "Result",
     "Status",
     "open_memory",
+    "open_skills",
 ]
 
 MIGRATIONS = (JOURNAL, MEMORY, SKILLS, AUDIT)
@@ -172,17 +173,28 @@ class Kernel:
 @asynccontextmanager
 async def open_memory(path: str | Path) -> AsyncIterator[tuple[Store, Memory, Limits]]:
     """Memory alone, for work on it from a terminal: no sandbox is started, and no run goes on meanwhile."""
-    ports, policy = Ports.real(), load_policy(Path(path) / "config.toml")
-    async with AsyncExitStack() as closing:
-        scheduler = Scheduler(slots=policy.limits.slots, queue_max=policy.limits.queue_max)
-        closing.push_async_callback(scheduler.close)
-        store = await Store.open(
-            Path(path), ports=ports, limits=policy.limits, migrations=MIGRATIONS, spawn=scheduler.spawn
-        )
-        closing.push_async_callback(store.close)
+    async with _opened_store(Path(path)) as (store, ports, policy):
         scrub = Journal(store, ports, policy.limits).erase_in
         yield (
             store,
             Memory(store=store, ports=ports, limits=policy.limits, rules=policy.memory, scrub=scrub),
             policy.limits,
         )
+
+
+@asynccontextmanager
+async def open_skills(path: str | Path) -> AsyncIterator[Skills]:
+    """Skills alone, likewise."""
+    async with _opened_store(Path(path)) as (store, ports, policy):
+        yield Skills(store=store, ports=ports, limits=policy.limits, policy=policy)
+
+
+@asynccontextmanager
+async def _opened_store(path: Path) -> AsyncIterator[tuple[Store, Ports, Policy]]:
+    ports, policy = Ports.real(), load_policy(path / "config.toml")
+    async with AsyncExitStack() as closing:
+        scheduler = Scheduler(slots=policy.limits.slots, queue_max=policy.limits.queue_max)
+        closing.push_async_callback(scheduler.close)
+        store = await Store.open(path, ports=ports, limits=policy.limits, migrations=MIGRATIONS, spawn=scheduler.spawn)
+        closing.push_async_callback(store.close)
+        yield store, ports, policy

@@ -6,7 +6,7 @@
     audit          what sandboxes did, for whom; --verify: whether that record is whole
     items          what waits for a person;  approve ITEM, deny ITEM: the answer
     install HOST   the config entry for an MCP host, printed or written
-    skill validate whether skill folders are valid, load, and may be published
+    skill          validate, list, approve, history, import, export (skill_cli.py)
     memory         import, export, stats, quarantine (memory_cli.py)
     demo, conformance, bench    the tour, the suite, the measurements (`agent-kernel VERB --help`)
 
@@ -31,12 +31,13 @@ from agent_kernel.base import system
 from agent_kernel.base.errors import HostError, KernelError
 from agent_kernel.base.policy import MEMORY_PROFILES, TOOLSETS, Folder, Grants
 
-from .places import state_folder
+from .places import printable, state_folder
 from .stdio import claim
 
 __all__ = ["main", "state_folder"]
 
 ELSEWHERE = {
+    "skill": ("agent_kernel_mcp.skill_cli", ""),
     "memory": ("agent_kernel_mcp.memory_cli", ""),
     "demo": ("agent_kernel_mcp.tour", ""),
     "conformance": ("agent_kernel_conformance.__main__", ""),
@@ -45,6 +46,7 @@ ELSEWHERE = {
 """Verbs with a command line of their own: module, and the extra that its dependencies are in."""
 NEED_SANDBOXES = ("demo", "bench")
 ELSEWHERE_HELP = {
+    "skill": "validate, list, approve, import, export skills",
     "memory": "import, export, look through what is remembered", "demo": "the tour", "conformance": "the suite", "bench": "the measurements",
 }  # fmt: skip
 
@@ -117,13 +119,6 @@ def _parser() -> argparse.ArgumentParser:
     install.add_argument("--file", metavar="FILE", help="the host's file, where it is not at its usual place")
     install.set_defaults(act=_install)
 
-    skill = verbs.add_parser("skill", help="work on skill folders").add_subparsers(
-        dest="skill_verb", required=True, metavar="VERB"
-    )
-    validate = skill.add_parser("validate", help="are they valid, do they load, may they be published")
-    validate.add_argument("folders", nargs="+", metavar="DIR")
-    validate.add_argument("--json", action="store_true", help="one JSON object a line")
-    validate.set_defaults(act=_validate)
     for name in ELSEWHERE:
         verbs.add_parser(name, help=ELSEWHERE_HELP[name])
     return parser
@@ -320,11 +315,6 @@ def _item_text(item: Mapping[str, Any]) -> str:
     return "\n".join(printable(line) for line in lines)
 
 
-def printable(text: str) -> str:
-    """Without control characters: what a guest wrote must not move the cursor of the person who decides on it."""
-    return "".join(char if char.isprintable() else " " for char in text)
-
-
 def _decide(asked: argparse.Namespace) -> int:
     folder = state_folder(asked.state)
     if not (folder / "kernel.db").exists():
@@ -387,25 +377,6 @@ def _as_options(asked: argparse.Namespace) -> list[str]:
         if getattr(asked, name):
             options += [f"--{name}", getattr(asked, name)]
     return options
-
-
-def _validate(asked: argparse.Namespace) -> int:
-    validate = importlib.import_module("agent_kernel.skills").validate
-    limits = importlib.import_module("agent_kernel.base.limits").Limits()
-    fine = True
-    for folder in asked.folders:
-        verdict = validate(Path(folder), limits)
-        fine = fine and bool(verdict["strict"]["valid"])
-        print(json.dumps(verdict) if asked.json else _verdict_text(verdict))
-    return 0 if fine else 1
-
-
-def _verdict_text(verdict: Mapping[str, Any]) -> str:
-    words = ["valid" if verdict["strict"]["valid"] else "not valid", "loads" if verdict["loads"] else "does not load"]
-    lines = [f"{verdict['path']}: {', '.join(words)}"]
-    lines += [f"    error: {error}" for error in verdict["strict"]["errors"]]
-    lines += [f"    warning: {warning}" for warning in verdict.get("warnings", ())]
-    return "\n".join(lines)
 
 
 def _usage(message: str) -> NoReturn:

@@ -1,4 +1,6 @@
-"""Where the state folder is: `--state`, else AGENT_KERNEL_HOME, else XDG_STATE_HOME/agent-kernel, else ~/.local/state/agent-kernel."""
+"""Where the state folder is: `--state`, else AGENT_KERNEL_HOME, else XDG_STATE_HOME/agent-kernel, else ~/.local/state/agent-kernel; and how text of
+others is printed.
+"""
 
 import os
 from collections.abc import Mapping
@@ -6,7 +8,7 @@ from pathlib import Path
 
 from agent_kernel.base.errors import HostError
 
-__all__ = ["state_folder"]
+__all__ = ["printable", "state_folder"]
 
 
 def state_folder(given: str | None, environ: Mapping[str, str] = os.environ) -> Path:
@@ -20,3 +22,8 @@ def state_folder(given: str | None, environ: Mapping[str, str] = os.environ) -> 
         return Path.home() / ".local/state/agent-kernel"
     except RuntimeError:
         raise HostError("state.no_home", "There is no home folder. Name a state folder with --state.") from None
+
+
+def printable(text: str) -> str:
+    """Without control characters: what a guest wrote must not move the cursor of the person who decides on it."""
+    return "".join(char if char.isprintable() else " " for char in text)

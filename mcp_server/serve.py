@@ -25,7 +25,7 @@ from agent_kernel.base import system
 from agent_kernel.base.errors import ArgumentError
 from agent_kernel.base.policy import Grants, load_policy
 
-from . import importing, quarantine, resources
+from . import importing, quarantine, resources, skill_cli
 from .control import Control
 from .stdio import watch_parent
 from .values import wire
@@ -94,4 +94,6 @@ async def answer(kernel: Kernel, op: str, request: Mapping[str, Any], agent: str
             return wire(await kernel.memory.stats())
         case "memory_import":
             return await importing.take(kernel.store, kernel.memory, kernel.limits, request)
+        case _ if op in skill_cli.OPERATIONS:
+            return await skill_cli.answer(kernel.skills, op, request)
     raise ArgumentError("control.protocol", f"There is no operation {op!r}. Use the agent-kernel of the same version.")

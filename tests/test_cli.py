@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from agent_kernel import Kernel
+from agent_kernel import Kernel, open_skills
 from agent_kernel_mcp import __main__ as cli
 from agent_kernel_mcp.__main__ import main, printable, state_folder
+
+sys.path.insert(0, str(Path(__file__).parent))
+from skillsets import write
 
 COMMAND = [sys.executable, "-m", "agent_kernel_mcp"]
 
@@ -193,3 +196,62 @@ def test_a_shared_folder_that_is_not_there_is_a_refusal_to_start(tmp_path):
 def test_a_file_in_place_of_the_folder_is_named(tmp_path):
     (tmp_path / "s").write_text("")
     assert "state.not_a_folder" in failed_start("--state", tmp_path / "s")
+
+
+def skilled(tmp_path):
+    """A state folder with a shared folder's skill, and one that an agent wrote twice."""
+    state, shared = tmp_path / "state", tmp_path / "work"
+    write(shared / ".agents" / "skills" / "tally", description='"Counts \\e[2J."', scripts__tally_py="print(1)")
+
+    async def act():
+        async with open_skills(state) as skills:
+            for word in ("first", "second"):
+                await skills.save("mine", text=f"---\nname: mine\ndescription: Mine.\n---\n{word}\n")
+                await skills.manage("mine", "promote")
+            await skills.save("mine", text="third", old="second")
+
+    asyncio.run(act())
+    return state, shared
+
+
+def test_a_person_approves_the_bytes_that_were_shown_and_takes_it_back(tmp_path, capsys):
+    state, shared = skilled(tmp_path)
+    common = ["--state", str(state), "--folder", str(shared)]
+    assert main(["skill", "approve", "tally", *common, "--note", "read it"]) == 0
+    said = capsys.readouterr().out
+    assert "scripts/tally.py" in said
+    assert "\x1b" not in said
+    assert main(["skill", "list", *common, "--json"]) == 0
+    rows = {row["uri"]: (row["trust"], row["state"]) for row in json.loads(capsys.readouterr().out)["skills"]}
+    assert rows["skill://project/work/tally/SKILL.md"] == ("trusted", "current")
+    assert rows["skill://agent/mine/SKILL.md"] == ("agent", "current")
+    assert rows["skill://draft/mine/SKILL.md"] == ("agent", "draft")
+    (shared / ".agents/skills/tally/scripts/tally.py").write_text("print(2)")
+    assert main(["skill", "approve", "tally", *common]) == 0
+    said = capsys.readouterr().out
+    assert "-print(1)" in said
+    assert "+print(2)" in said
+    assert main(["skill", "revoke", "tally", *common, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["trust"] == "community"
+    assert main(["skill", "approve", "none", *common]) == 1
+    assert "skill.unknown" in capsys.readouterr().err
+
+
+def test_skills_are_rolled_back_exported_and_imported_from_a_terminal(tmp_path, capsys):
+    state, _ = skilled(tmp_path)
+    common = ["--state", str(state), "--json"]
+    assert main(["skill", "rollback", "mine", *common]) == 0
+    rolled = json.loads(capsys.readouterr().out)
+    assert main(["skill", "export", "mine", str(tmp_path / "out"), *common]) == 0
+    assert (tmp_path / "out/mine/SKILL.md").read_text().endswith("first\n")
+    capsys.readouterr()
+    assert main(["skill", "import", str(tmp_path / "out/mine"), "--state", str(tmp_path / "other"), "--json"]) == 0
+    brought = json.loads(capsys.readouterr().out)
+    assert (brought["revision"], brought["trust"]) == (rolled["revision"], "agent")
+    assert main(["skill", "history", "mine", "--state", str(state)]) == 0
+    said = capsys.readouterr().out
+    assert [line.split()[1] for line in said.splitlines() if "T" in line.split()[0]][:3] == [
+        "rollback",
+        "save",
+        "promote",
+    ]

@@ -298,7 +298,7 @@ def test_validate_tells_the_standards_verdict_and_the_hosts_apart(tmp_path):
     }  # fmt: skip
     odd = write(tmp_path / "odd", name="other", description="x: y")
     verdict = skills.validate(odd, Limits())
-    assert (verdict["strict"]["valid"], verdict["loads"], verdict["publishable"]) == (False, True, False)
+    assert (verdict["strict"]["valid"], verdict["loads"], verdict["publishable"]) == (False, True, True)
     assert verdict["strict"]["errors"][0].startswith("Invalid YAML in frontmatter:")
     assert len(verdict["warnings"]) == 2
     for path, error in (
