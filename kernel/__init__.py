@@ -95,7 +95,11 @@ class Status:
     runs: Mapping[str, int]
     """Those that have not ended, by status."""
     load: Load
+    sandboxes: Mapping[str, int]
+    """`in_use` and `parked`."""
     commits: int
+    commit_ms: Mapping[str, float]
+    """Latency of the journal: median and 99th percentile of the latest commits."""
     uptime_s: float
 
 
@@ -165,7 +169,9 @@ class Kernel:
             degraded=self.sandbox.degraded,
             runs=await self.runs.counts(),
             load=self.scheduler.load(),
+            sandboxes={"in_use": self.sandbox.in_use, "parked": self.sandbox.parked},
             commits=self.store.commits,
+            commit_ms=self.store.latency_ms(),
             uptime_s=self.ports.clock.monotonic() - self.opened_at,
         )
 

@@ -290,10 +290,13 @@ class Runs:
 
     async def counts(self) -> dict[str, int]:
         """Runs that have not ended, of all principals, by status."""
-        rows = await self._store.read(
-            lambda db: db.execute("SELECT status, count(*) FROM run WHERE ended_at IS NULL GROUP BY status").fetchall()
-        )
-        return dict(rows)
+        counted = "SELECT status, count(*) FROM run WHERE ended_at IS NULL GROUP BY status"
+        return dict(await self._store.read(lambda db: db.execute(counted).fetchall()))
+
+    async def due(self, within_s: float = 0.0) -> Sequence[tuple[int, str]]:
+        """Runs that have something to do now or `within_s`, of all principals; one that waits for a person or for longer has not."""
+        until = self._ports.clock.now() + within_s
+        return await self._store.read(lambda db: self._journal.due(db, until))
 
     # --- answer
 
@@ -525,8 +528,7 @@ class Runs:
         self._scheduler.spawn(self._wake_sleepers(), "sleeping runs")
 
     async def _start_due(self) -> None:
-        now = self._ports.clock.now()
-        for rid, run_id in await self._store.read(lambda db: self._journal.due(db, now)):
+        for rid, run_id in await self.due():
             self._wake(rid, run_id)
 
     async def _wake_sleepers(self) -> None:

@@ -1,8 +1,9 @@
-"""The control socket: how `agent-kernel items`, `approve`, `deny` and `status` reach a kernel that is running.
+"""The control socket: how `agent-kernel items`, `approve`, `deny` and `status` reach a kernel that is running, and bridges join it.
 
     STATE/control    unix stream socket, 0600, in a folder that is 0700
     request          one JSON line {"v": 1, "op": "items" | "approve" | "deny" | "status" | "memory_import" | ..., ...}
     reply            one JSON line {"ok": value} or {"error": {code, message, fault, retryable}}
+    a bridge         says hello instead (hello.py), and stays
 
 It is the person's way in, beside the client that may have caused what is asked. Sandboxes cannot reach it: they may not create
 AF_UNIX sockets, and the folder is not in their view.
@@ -41,6 +42,7 @@ PATIENCE_S = 10.0
 ANSWER_S = 60.0
 
 Serve = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
+Join = Callable[[dict[str, Any], socket.socket], Awaitable[None]]
 
 
 @contextlib.contextmanager
@@ -60,49 +62,97 @@ def _address(folder: Path) -> Iterator[str]:
 class Control:
     """The listening side; made and closed by whoever holds the folder's lock."""
 
-    def __init__(self, folder: Path, server: asyncio.Server) -> None:
-        self._folder = folder
-        self._server = server
+    def __init__(self, folder: Path, listener: socket.socket, serve: Serve, join: Join | None) -> None:
+        self._folder, self._listener, self._serve, self._join = folder, listener, serve, join
+        self._open: set[asyncio.Task[None]] = set()
+        asyncio.get_running_loop().add_reader(listener.fileno(), self._accept)
 
     @classmethod
-    async def open(cls, folder: Path, serve: Serve) -> "Control":
-        """`serve(op, request)` gives the value of one request, or raises KernelError."""
+    async def open(cls, folder: Path, serve: Serve, join: Join | None = None) -> "Control":
+        """`serve(op, request)` gives the value of one request, or raises KernelError. `join(hello, socket)` takes a bridge over."""
         (folder / NAME).unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with _address(folder) as path:
                 listener.bind(path)
                 os.chmod(path, 0o600)  # noqa: PTH101  (the path may go through a descriptor)
-            listener.listen(16)
+            listener.listen(128)
             listener.setblocking(False)  # noqa: FBT003
-            server = await asyncio.start_unix_server(_connection(serve), sock=listener, limit=LINE_BYTES_MAX)
         except OSError as error:
             listener.close()
             raise HostError(
                 "state.control", f"{folder / NAME} cannot be made: {error}. Name another folder with --state."
             ) from error
-        return cls(folder, server)
+        return cls(folder, listener, serve, join)
 
     def close(self) -> None:
-        self._server.close()
+        """Nobody is let in any more. Who is being answered is answered."""
+        asyncio.get_running_loop().remove_reader(self._listener.fileno())
+        self._listener.close()
         (self._folder / NAME).unlink(missing_ok=True)
 
-
-def _connection(serve: Serve) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self) -> None:
         try:
-            if _peer_uid(writer) == system.uid():
-                async with asyncio.timeout(PATIENCE_S):
-                    line = await reader.readline()
-                async with asyncio.timeout(ANSWER_S):
-                    writer.write(await _reply(serve, line))
-                    await writer.drain()
+            sock, _ = self._listener.accept()
+        except OSError as error:  # it left again; or there are no descriptors: it waits in the queue
+            log.warning("a connection could not be taken: %s", error)
+            return
+        sock.setblocking(False)  # noqa: FBT003
+        task = asyncio.ensure_future(self._connected(sock))
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+
+    async def _connected(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            if system.peer_uid(sock) != system.uid():
+                return
+            async with asyncio.timeout(PATIENCE_S):
+                line = await _line(sock)
+            said = _joins(line)
+            if said is not None:
+                taken, sock = sock, socket.socket()
+                await (self._join or _alone)(said, taken)
+                return
+            async with asyncio.timeout(ANSWER_S):
+                await loop.sock_sendall(sock, await _reply(self._serve, line))
         except (OSError, ValueError, TimeoutError) as error:  # ValueError: a line past the limit
             log.warning("a control connection ended early: %s", error)
         finally:
-            writer.close()
+            sock.close()
 
-    return connected
+
+async def _line(sock: socket.socket) -> bytes:
+    """Up to the end of the line, or of what is sent. Who says more than one line has not understood."""
+    data = bytearray()
+    while not data.endswith(b"\n"):
+        part = await asyncio.get_running_loop().sock_recv(sock, 65536)
+        if not part:
+            break
+        data += part
+        if len(data) > LINE_BYTES_MAX:
+            raise ValueError(f"a line of more than {LINE_BYTES_MAX} bytes")
+    return bytes(data)
+
+
+def _joins(line: bytes) -> dict[str, Any] | None:
+    """What a bridge says first; None for everything else, good or bad."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) and "protocol" in said else None
+
+
+async def _alone(_: Mapping[str, Any], sock: socket.socket) -> None:
+    """The owner of the folder serves one host in its own process."""
+    refusal = HostError(
+        "state.locked",
+        f"The folder is in use by the agent kernel with pid {os.getpid()}, which was started for one host alone (--standalone)."
+        " Stop that one, or name another folder with --state.",
+    )
+    with sock:
+        await asyncio.get_running_loop().sock_sendall(sock, json.dumps({"error": str(refusal)}).encode() + b"\n")
 
 
 async def _reply(serve: Serve, line: bytes) -> bytes:
@@ -126,10 +176,6 @@ def _not_understood(why: str) -> KernelError:
     return ArgumentError(
         "control.protocol", f"The request is not understood: {why}. Use the agent-kernel of the same version."
     )
-
-
-def _peer_uid(writer: asyncio.StreamWriter) -> int:
-    return system.peer_uid(writer.get_extra_info("socket"))
 
 
 def ask(folder: Path, op: str, **fields: Any) -> Any:

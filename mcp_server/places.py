@@ -8,20 +8,16 @@ from pathlib import Path
 
 from agent_kernel.base.errors import HostError
 
+from .hello import state_path
+
 __all__ = ["printable", "state_folder"]
 
 
 def state_folder(given: str | None, environ: Mapping[str, str] = os.environ) -> Path:
-    if given:
-        return Path(given).expanduser().absolute()
-    if environ.get("AGENT_KERNEL_HOME"):
-        return Path(environ["AGENT_KERNEL_HOME"]).expanduser().absolute()
-    if environ.get("XDG_STATE_HOME"):
-        return Path(environ["XDG_STATE_HOME"]).absolute() / "agent-kernel"
-    try:
-        return Path.home() / ".local/state/agent-kernel"
-    except RuntimeError:
-        raise HostError("state.no_home", "There is no home folder. Name a state folder with --state.") from None
+    path = state_path(given, environ)
+    if path is None:
+        raise HostError("state.no_home", "There is no home folder. Name a state folder with --state.")
+    return Path(path)
 
 
 def printable(text: str) -> str:

@@ -14,8 +14,9 @@ If the process dies instead, the lock falls with it, the socket file is stale, a
 import asyncio
 import importlib
 import logging
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,10 @@ from .control import Control
 from .stdio import watch_parent
 from .values import wire
 
-__all__ = ["Options", "answer", "serve_stdio"]
+__all__ = ["Options", "answer", "serve_shared", "serve_stdio"]
+
+STOP_S = 0.05
+"""For the answer to whoever asked it to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,33 @@ async def serve_stdio(options: Options, source: int, sink: int, parent: int) -> 
             await connection.close()
             if control is not None:
                 control.close()
+
+
+async def serve_shared(options: Options, idle_exit_s: float, ready: Callable[[dict[str, Any]], None]) -> None:
+    """The kernel of all hosts of the folder; `ready` is told once, when they may come."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
+    )
+    importing = asyncio.ensure_future(asyncio.to_thread(importlib.import_module, "agent_kernel_mcp.shared"))
+    async with Kernel.open(options.state, tier=options.tier) as kernel:
+        shared = (await importing).Shared(kernel, idle_exit_s)
+
+        async def asked(op: str, request: Mapping[str, Any]) -> Any:
+            if op == "stop":
+                asyncio.get_running_loop().call_later(STOP_S, shared.leave)
+                return {"pid": os.getpid()}
+            told = await answer(kernel, op, request)
+            return {**told, "clients": shared.clients()} if op == "status" else told
+
+        for number in system.END_SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, shared.leave)
+        control = await Control.open(kernel.store.folder, asked, shared.join)
+        try:
+            ready({"ok": os.getpid()})
+            await shared.over()
+        finally:
+            control.close()
+            await shared.close()
 
 
 def _import_face() -> tuple[Any, Any]:

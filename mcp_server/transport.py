@@ -38,6 +38,9 @@ from mcp.shared.message import ServerMessageMetadata, SessionMessage
 from mcp_types import JSONRPCRequest, jsonrpc_message_adapter
 from pydantic import ValidationError
 
+from .hello import take_number
+from .numbers import Numbers, Stamp
+
 __all__ = ["Refused", "Wire", "message_of", "strict"]
 
 OUTPUT_BYTES_MAX = 4 << 20
@@ -62,8 +65,8 @@ class Refused:
 # --- a line becomes a message
 
 
-def message_of(line: bytes, limits: Limits) -> SessionMessage | Refused:
-    """The message in `line`; one with empty arguments and the refusal as its request context where only those are bad."""
+def message_of(line: bytes, limits: Limits, stamp: Stamp | None = None) -> SessionMessage | Refused:
+    """The message in `line`, its stamp as request context; one with empty arguments and the refusal there where only those are bad."""
     refusal: KernelError | None = None
     value: Any
     try:
@@ -92,7 +95,7 @@ def message_of(line: bytes, limits: Limits) -> SessionMessage | Refused:
         )
         request_id = value.get("id")
         return Refused(request_id if type(request_id) in (int, str) else None, INVALID_REQUEST, problem)
-    return SessionMessage(message, ServerMessageMetadata(request_context=refusal))
+    return SessionMessage(message, ServerMessageMetadata(request_context=refusal or stamp))
 
 
 def _mend_arguments(params: dict[str, Any], refusal: KernelError | None, limits: Limits) -> KernelError | None:
@@ -237,8 +240,9 @@ def _id_of_giant(head: bytes, tail: bytes) -> str | int | None:
 class Wire:
     """Both streams of one connection: `wire.incoming` and `wire.outgoing` are what the SDK's `Server.run` takes."""
 
-    def __init__(self, source: int, sink: int, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, source: int, sink: int, limits: Limits, numbers: Numbers | None = None) -> None:
+        """`numbers`: the lines are a bridge's (numbers.py)."""
+        self.limits, self.numbers = limits, numbers
         self.loop = asyncio.get_running_loop()
         self.open_requests: set[str | int] = set()
         self.outgoing = Outgoing(self, sink)
@@ -251,6 +255,8 @@ class Wire:
     def answered(self, request_id: Any) -> None:
         if type(request_id) in (str, int):
             self.open_requests.discard(request_id)
+            if self.numbers is not None and (line := self.numbers.closed(request_id)) is not None:
+                self.outgoing.put(line)
         if not self.open_requests:
             self.incoming.wake()
 
@@ -421,31 +427,61 @@ class Incoming:
                 self._line(line)
             return
         size, self._skipped = self._skipped + len(line), 0
+        self._refuse_giant(size, self._giant_head, line)
+
+    def _refuse_giant(self, size: int, head: bytes, tail: bytes, number: bytes = b"") -> None:
         error = LimitExceeded(
             "argument.too_large",
             f"The line has {size} bytes, the limit is {self._wire.limits.argument_bytes_max}."
             " Put the data into a file of a shared folder, or send it in parts.",
         )
-        self._wire.outgoing.put(Refused(_id_of_giant(self._giant_head, line), INVALID_REQUEST, error).line)
+        self._wire.outgoing.put(number + Refused(_id_of_giant(head, tail), INVALID_REQUEST, error).line)
 
     def _line(self, line: bytes) -> None:
-        message = message_of(line, self._wire.limits)
-        if isinstance(message, Refused):
-            self._wire.outgoing.put(message.line)
+        if self._wire.numbers is None:
+            self._message(line, b"", None)
             return
-        request = message.message
+        try:
+            number, mark, line = take_number(line)
+        except ValueError:  # no bridge of ours: nothing can be said to it
+            self.end()
+            return
+        if mark.startswith(b"~"):
+            self._refuse_giant(int(mark[1:]), line[:1024], line[-1024:], b"%d " % number)
+        else:
+            self._message(line, b"%d " % number, Stamp(self._wire.numbers.bridge, number, mark == b"+"))
+
+    def _message(self, line: bytes, prefix: bytes, stamp: Stamp | None) -> None:
+        """`prefix` stands before whatever answers the line."""
+        message = message_of(line, self._wire.limits, stamp)
+        if isinstance(message, Refused):
+            self._wire.outgoing.put(prefix + message.line)
+            return
+        request, numbers = message.message, self._wire.numbers
         if isinstance(request, JSONRPCRequest):
             if len(self._wire.open_requests) >= REQUESTS_OPEN_MAX:
                 busy = Overloaded(
                     f"{REQUESTS_OPEN_MAX} requests of this connection are open. Wait for some of them.",
                     retry_after_s=1.0,
                 )
-                self._wire.outgoing.put(Refused(request.id, INVALID_REQUEST, busy).line)
+                self._wire.outgoing.put(prefix + Refused(request.id, INVALID_REQUEST, busy).line)
                 return
             if request.method != "subscriptions/listen":
                 self._wire.open_requests.add(request.id)
-        elif isinstance(getattr(request, "params", None), dict) and request.method == "notifications/cancelled":
-            self._wire.answered(request.params.get("requestId"))  # a cancelled request gets no answer
+            if numbers is not None and stamp is not None:
+                earlier = numbers.opened(request.id, stamp.number, request.method)
+                if earlier is not None:
+                    self._wire.outgoing.put(earlier)
+        else:
+            method = getattr(request, "method", None)
+            if numbers is not None and stamp is not None:
+                self._wire.outgoing.put(numbers.heard(stamp.number, method))
+                if method is None:
+                    request.id = numbers.answered(request.id)
+                    if request.id is None:  # the answer to a question of the kernel before
+                        return
+            if method == "notifications/cancelled" and isinstance(request.params, dict):
+                self._wire.answered(request.params.get("requestId"))  # a cancelled request gets no answer
         self._messages.append(message)
         self.wake()
 
@@ -467,12 +503,18 @@ class Outgoing:
     # What the SDK calls
 
     async def send(self, item: SessionMessage) -> None:
-        message = item.message
+        message, numbers, prefix = item.message, self._wire.numbers, b""
         if self.broken:
             raise anyio.BrokenResourceError
+        if numbers is not None:
+            prefix = b"0 "
+            if not hasattr(message, "method"):
+                prefix = numbers.prefix(message.id)
+            else:
+                message = numbers.renamed(message)
         if not hasattr(message, "method"):
             self._wire.answered(message.id)
-        self.put(_line_of(message))
+        self.put(prefix + _line_of(message))
         await self.has_room()
 
     async def aclose(self) -> None:

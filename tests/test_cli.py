@@ -1,4 +1,4 @@
-"""mcp_server/__main__.py: the command line, its exit status, and what a start that fails tells a person."""
+"""mcp_server/commands.py, __main__.py: the command line, its exit status, and what a start that fails tells a person."""
 
 import asyncio
 import fcntl
@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from agent_kernel import Kernel, open_skills
-from agent_kernel_mcp import __main__ as cli
-from agent_kernel_mcp.__main__ import main, printable, state_folder
+from agent_kernel_mcp import commands as cli
+from agent_kernel_mcp.__main__ import main
+from agent_kernel_mcp.places import printable, state_folder
 
 sys.path.insert(0, str(Path(__file__).parent))
 from skillsets import write
@@ -46,13 +47,6 @@ def test_wrong_usage_is_status_2(arguments, capsys):
         main(arguments)
     assert left.value.code == 2
     assert "usage" in capsys.readouterr().err
-
-
-def test_the_help_of_mcp_says_that_there_is_no_shared_kernel(capsys):
-    with pytest.raises(SystemExit) as left:
-        main(["mcp", "--help"])
-    assert left.value.code == 0
-    assert "no shared kernel yet" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_verb_of_another_part_gets_its_arguments_untouched(monkeypatch, capsys):

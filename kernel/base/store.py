@@ -32,6 +32,7 @@ import shlex
 import sqlite3
 import stat
 import struct
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,8 @@ NETWORK_FILE_SYSTEMS = (
     "virtiofs",
 )
 """No WAL shared memory and no trustworthy flock there. By prefix of the type that mountinfo names."""
+
+COMMITS_TIMED = 256
 
 MIGRATIONS: Migrations = {
     1: """
@@ -120,6 +123,7 @@ class Store:
         self._reader: aiosqlite.Connection | None = None
         self.commits = 0
         """Batches committed since open; with the number of units it tells how well commits are shared."""
+        self._commits_s: deque[float] = deque(maxlen=COMMITS_TIMED)
 
     @classmethod
     async def open(
@@ -159,6 +163,11 @@ class Store:
         """Reads that all see this moment, however long they take, while others write."""
         async with snapshot(self.folder, self._version) as read:
             yield read
+
+    def latency_ms(self) -> dict[str, float]:
+        """How long the last COMMITS_TIMED batches took until they were on disk; empty before the first."""
+        took = sorted(self._commits_s)
+        return {f"p{n}": round(took[len(took) * n // 100] * 1000, 3) for n in (50, 99)} if took else {}
 
     async def scrub(self) -> bool:
         """Empty the WAL into the file, so that bytes deleted under secure_delete are gone from both. False: somebody still reads in it."""
@@ -241,7 +250,9 @@ class Store:
         try:
             if self._writer is None:
                 self._writer = await _open(self.folder / "kernel.db", self._version, self._limits)
+            began = self._ports.clock.monotonic()
             outcomes = await _on_thread(self._writer, lambda db: self._run_batch(db, batch))
+            self._commits_s.append(self._ports.clock.monotonic() - began)
         except (sqlite3.Error, OSError, HostError) as error:
             failure = error if isinstance(error, KernelError) else _explained(error, self.folder)
             for item in batch:
