@@ -34,7 +34,18 @@ from .interleave import Absent
 from .questions import Program, fresh, wrong
 from .ways import Failed, Way, bare_python, command, roots, threaded
 
-__all__ = ["PINS", "Pin", "bubblewrap", "cache_folder", "docker", "imported", "install", "installed", "ways"]
+__all__ = [
+    "PINS",
+    "Pin",
+    "bubblewrap",
+    "cache_folder",
+    "docker",
+    "imported",
+    "install",
+    "installed",
+    "interpreter_of",
+    "ways",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +124,16 @@ def _fetch(folder: Path, pin: Pin) -> str:
         ]
         argv.append(f"{pin.package}@{pin.version}")
     else:
-        if not _python(folder).exists():
+        if not interpreter_of(folder).exists():
             subprocess.run([sys.executable, "-m", "venv", str(folder / "python")], check=True, timeout=INSTALL_S)
-        argv = [str(_python(folder)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        argv = [str(interpreter_of(folder)), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         argv.append(f"{pin.package}=={pin.version}")
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=INSTALL_S)
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
 
 
-def _python(folder: Path) -> Path:
+def interpreter_of(folder: Path) -> Path:
+    """Of the peers' venv."""
     return folder / "python" / "bin" / "python"
 
 

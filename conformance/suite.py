@@ -138,7 +138,7 @@ async def _shared(command: list[str], clauses: list[Clause], settle: Tell) -> No
                 if not await _start(subject, [clause], settle):
                     continue
             capabilities = subject.hello.capabilities.model_dump() if subject.hello else {}
-            if clause.optional and not capabilities.get(clause.optional):
+            if clause.optional and capabilities.get(clause.optional) is None:
                 settle(Verdict(clause.id, clause.level, "na", f"the server does not declare {clause.optional}", 0.0))
                 continue
             if clause.tool and clause.tool not in subject.tools:

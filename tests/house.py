@@ -41,7 +41,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "agent_kernel.base.skillmd": {"yaml"},
     "agent_kernel.cell": set(),
     "agent_kernel_mcp": {"mcp", "mcp_types", "pydantic", "anyio", "uvloop", "orjson", "rich", "yaml", "jsonschema"},
-    "agent_kernel_bench": {"aiosqlite", "orjson", "uvloop", "rich", "mcp"},
+    "agent_kernel_bench": {"aiosqlite", "orjson", "uvloop", "rich", "mcp", "mcp_types", "pydantic"},
     "agent_kernel_conformance": {"mcp", "mcp_types", "anyio"},
 }
 

@@ -219,3 +219,11 @@ async def prose(call: Call) -> Answer:
     if call.method == "resources/read":
         answer.result["contents"] = [{"uri": call.params.get("uri"), "mimeType": "text/plain", "text": "fine"}]
     return answer
+
+
+@twin("protocol.completion.finds-what-opens", "offers runs that are not there")
+async def offers_nothing(call: Call) -> Answer:
+    answer = await call.serve()
+    if call.method == "completion/complete":
+        answer.result["completion"] = {"values": ["run_aaaaaaaaaaaa"], "total": 1, "hasMore": False}
+    return answer

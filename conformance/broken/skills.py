@@ -64,3 +64,41 @@ async def old_guide(call: Call) -> Answer:
 
 
 rewrites("skills.programs.run-scripts", "does not find scripts from a program", "scripts/tally.py", "scripts/none.py")
+
+
+@twin("skills.extension.lists-with-digests", "gives digests of nothing")
+async def empty_digests(call: Call) -> Answer:
+    answer = await call.serve()
+    if call.method == "skills/list":
+        for file in (file for skill in answer.result.get("skills") or [] for file in skill["resources"]):
+            file["digest"] = "sha256:" + "0" * 64
+    return answer
+
+
+@twin("skills.extension.gets-one", "takes any uri for the skill that it lies in")
+async def nearest_skill(call: Call) -> Answer:
+    if call.method == "skills/get" and not str(call.params.get("uri")).endswith("/SKILL.md"):
+        call.params["uri"] = (
+            str(call.params.get("uri")).partition("/references/")[0].partition("/scripts/")[0] + "/SKILL.md"
+        )
+    return await call.serve()
+
+
+@twin("skills.extension.reads-folders", "shows folders as files")
+async def no_folders(call: Call) -> Answer:
+    answer = await call.serve()
+    if call.method == "resources/directory/read":
+        for child in answer.result.get("resources") or []:
+            child["mimeType"] = "text/plain"
+    return answer
+
+
+_first_listing: dict[str, Any] = {}
+
+
+@twin("skills.extension.follows-the-files", "lists what it saw the first time")
+async def old_listing(call: Call) -> Answer:
+    answer = await call.serve()
+    if call.method == "skills/list":
+        answer.message["result"] = _first_listing.setdefault(str(call.params.get("cursor")), answer.result)
+    return answer

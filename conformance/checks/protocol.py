@@ -3,12 +3,14 @@
 import asyncio
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ..driver import Driver
 from ..registry import Failed, check, expect
+from ..subject import ANSWER_S
 
 TOOLS = (
     "sandbox_run", "sandbox_read", "run_start", "run_get", "run_send", "run_approve", "run_control", "memory_add",
@@ -378,3 +380,35 @@ async def status_is_readable(c: Driver) -> None:
     contents = message.get("result", {}).get("contents") or []
     expect(contents, f"not readable: {str(message)[:300]}")
     expect(isinstance(json.loads(contents[0].get("text", "")), dict), f"not a JSON object: {contents[0]}")
+
+
+@check("protocol.changes.list-is-told")
+async def changed_list_is_told(c: Driver) -> None:
+    await c.subject.ask_raw("resources/list", {})
+    before = len(c.subject.lines)
+    folder = c.place.state / "skills" / c.token
+    folder.mkdir()
+    (folder / "SKILL.md").write_text(f"---\nname: {c.token}\ndescription: Appears.\n---\n", encoding="utf8")
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            while not any(b"notifications/resources/list_changed" in line for line in c.subject.lines[before:]):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise Failed(f"a skill appeared, and nothing was told within {ANSWER_S:.0f} s") from None
+    finally:
+        shutil.rmtree(folder)
+
+
+@check("protocol.completion.finds-what-opens")
+async def completion_finds_what_opens(c: Driver) -> None:
+    run = await c.run("async def main(input):\n    return 1")
+    asked = {
+        "ref": {"type": "ref/resource", "uri": "run://{run_id}"},
+        "argument": {"name": "run_id", "value": run["run_id"][:7]},
+    }
+    message = await c.subject.ask_raw("completion/complete", asked)
+    values = message.get("result", {}).get("completion", {}).get("values") or []
+    expect(run["run_id"] in values, f"{run['run_id']} is not offered: {str(message)[:300]}")
+    for value in values[:5]:
+        read = await c.subject.ask_raw("resources/read", {"uri": f"run://{value}"})
+        expect("result" in read, f"{value} is offered and cannot be read: {str(read)[:300]}")

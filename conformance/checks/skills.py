@@ -1,11 +1,15 @@
 """Checks of skills, on the two folders that the suite puts into every state folder (suite.SKILLS)."""
 
+import base64
+import hashlib
 import json
+from typing import Any
 
 from ..driver import Driver
 from ..registry import check, expect
 
 TALLY = "conformance-tally"
+INVALID_PARAMS = -32602
 
 
 @check("skills.search.finds")
@@ -94,3 +98,89 @@ async def programs_run_scripts(c: Driver) -> None:
     output = await c.output(program)
     expect(isinstance(output, list) and len(output) == 2, f"the program returned {output!r}")
     expect(output[0] == 0 and str(output[1]).startswith("0\n"), f"the script's result in the program: {output}")
+
+
+# --- the extension io.modelcontextprotocol/skills
+
+
+async def listed(c: Driver, method: str, field: str, **params: Any) -> list[dict[str, Any]]:
+    """All pages."""
+    found: list[dict[str, Any]] = []
+    cursor: dict[str, Any] = {}
+    for _ in range(100):
+        message = await c.subject.ask_raw(method, {**params, **cursor})
+        page = message.get("result", {}).get(field)
+        expect(isinstance(page, list), f"{method}: no {field} in {str(message)[:300]}")
+        found += page
+        cursor = {"cursor": message["result"].get("nextCursor")}
+        if cursor["cursor"] is None:
+            return found
+    raise AssertionError(f"{method} does not come to an end")
+
+
+async def tally_entry(c: Driver) -> dict[str, Any]:
+    mine = [
+        entry
+        for entry in await listed(c, "skills/list", "skills")
+        if (entry.get("frontmatter") or {}).get("name") == TALLY
+    ]
+    expect(len(mine) == 1, f"{len(mine)} entries of {TALLY}")
+    return mine[0]
+
+
+async def refused_as_invalid(c: Driver, method: str, uri: str) -> None:
+    message = await c.subject.ask_raw(method, {"uri": uri})
+    code = message.get("error", {}).get("code")
+    expect(code == INVALID_PARAMS, f"{method} of {uri} is answered with {str(message)[:300]}")
+
+
+@check("skills.extension.lists-with-digests")
+async def extension_lists_with_digests(c: Driver) -> None:
+    entry = await tally_entry(c)
+    description = "Counts the marmalade jars that a list of numbers stands for."
+    expect(entry["frontmatter"] == {"name": TALLY, "description": description}, f"the front matter is {entry}")
+    expect(entry["uri"].endswith(f"/{TALLY}/SKILL.md"), f"the uri is {entry['uri']}")
+    base = entry["uri"].removesuffix("SKILL.md")
+    paths = {file["uri"].removeprefix(base) for file in entry["resources"]}
+    expect(paths == {"SKILL.md", "scripts/tally.py", "references/units.md"}, f"the files are {sorted(paths)}")
+    for file in entry["resources"]:
+        message = await c.subject.ask_raw("resources/read", {"uri": file["uri"]})
+        contents = message.get("result", {}).get("contents") or [{}]
+        data = base64.b64decode(contents[0]["blob"]) if "blob" in contents[0] else contents[0].get("text", "").encode()
+        told = (file.get("digest"), file.get("size"))
+        expect(told == (f"sha256:{hashlib.sha256(data).hexdigest()}", len(data)), f"{file} is not what was read")
+
+
+@check("skills.extension.gets-one")
+async def extension_gets_one(c: Driver) -> None:
+    entry = await tally_entry(c)
+    message = await c.subject.ask_raw("skills/get", {"uri": entry["uri"]})
+    expect(message.get("result", {}).get("skill") == entry, f"another entry than the listed one: {str(message)[:300]}")
+    for uri in (entry["resources"][-1]["uri"], f"skill://{c.token}/SKILL.md"):
+        await refused_as_invalid(c, "skills/get", uri)
+
+
+@check("skills.extension.reads-folders")
+async def extension_reads_folders(c: Driver) -> None:
+    folder = (await tally_entry(c))["uri"].removesuffix("/SKILL.md")
+    children = await listed(c, "resources/directory/read", "resources", uri=folder)
+    kinds = {child["uri"].removeprefix(f"{folder}/"): child.get("mimeType") == "inode/directory" for child in children}
+    expect(kinds == {"SKILL.md": False, "scripts": True, "references": True}, f"the folder has {kinds}")
+    inside = await listed(c, "resources/directory/read", "resources", uri=f"{folder}/scripts")
+    expect([child["uri"] for child in inside] == [f"{folder}/scripts/tally.py"], f"scripts has {inside}")
+    for uri in (f"{folder}/SKILL.md", f"{folder}/{c.token}", f"skill://{c.token}"):
+        await refused_as_invalid(c, "resources/directory/read", uri)
+
+
+@check("skills.extension.follows-the-files")
+async def extension_follows_the_files(c: Driver) -> None:
+    path = c.place.state / "skills" / TALLY / "references" / "units.md"
+    before = path.read_bytes()
+    first = {file["uri"]: file["digest"] for file in (await tally_entry(c))["resources"]}
+    path.write_bytes(before + c.token.encode())
+    try:
+        second = {file["uri"]: file["digest"] for file in (await tally_entry(c))["resources"]}
+    finally:
+        path.write_bytes(before)
+    changed = [uri.rpartition("/")[2] for uri in first if first[uri] != second.get(uri)]
+    expect(changed == ["units.md"], f"other digests after units.md was changed: {changed}")
