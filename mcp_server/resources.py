@@ -1,6 +1,7 @@
 """What has a uri: one reader for MCP resources and for `sandbox_read`.
 
     kernel://status        the kernel: pid, tier, runs, queue, what is shared
+    kernel://schemas       what the reply of each tool holds
     kernel://audit         what the caller's sandboxes did, newest last;   kernel://audit/{before}   the page before an event's number
     run://{id}             a run as run_get shows it;   run://{id}/steps   its recorded steps
     memory://blocks        the standing notes
@@ -32,6 +33,7 @@ from agent_kernel.base.ports import LOCAL
 from agent_kernel.base.versions import text_of
 
 from .memory_graph import graph_of, pretty
+from .shapes import Part, schemas
 from .values import compact, wire
 
 __all__ = ["TEMPLATES", "Content", "Part", "listed", "mime_of", "read", "read_part", "status"]
@@ -68,17 +70,6 @@ class Content:
             return None
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    uri: str
-    mime: str
-    size_bytes: int
-    offset: int
-    text: str | None = None
-    next_offset: int | None = None
-    note: str | None = None
-
-
 async def read(kernel: Kernel, uri: str, client: str | None = None, grants: Grants | None = None) -> Content:
     """`client` is a label for the audit: who reads. `grants` are those of the connection; without them it has the kernel's."""
     scheme, separator, rest = uri.partition("://")
@@ -92,6 +83,8 @@ async def read(kernel: Kernel, uri: str, client: str | None = None, grants: Gran
     match scheme, rest.split("/"):
         case "kernel", ["status"]:
             return _json(uri, await status(kernel))
+        case "kernel", ["schemas"]:
+            return _json(uri, schemas())
         case "kernel", ["audit"]:
             return _json(uri, await audit_page(kernel, None))
         case "kernel", ["audit", before] if before.isdecimal() and len(before) <= 15:
@@ -152,6 +145,7 @@ async def listed(kernel: Kernel, *, graph: bool = False) -> list[tuple[str, str,
     """(uri, name, description, mime) of what a host may offer: few, and in a stable order; the `graph` where its tools are."""
     found = [
         ("kernel://status", "status", "The kernel: isolation, runs, what is shared", "application/json"),
+        ("kernel://schemas", "schemas", "What the reply of each tool holds", "application/json"),
         ("kernel://audit", "audit", "What sandboxes did: when, for whom, limits, how they ended", "application/json"),
         ("memory://blocks", "standing notes", "Notes that hold for every conversation", "application/json"),
         ("memory://stats", "memory", "How much is remembered, and how much may be", "application/json"),

@@ -2,7 +2,7 @@
 
     python tests/tasks.py        plays them and prints what each costs: calls, and tokens (o200k) of the replies as a model sees them
 
-A task fails when it comes to another end than the one written here. What a call costs depends on nothing but the reply: paths of the state
+A task fails when it comes to another end than the one written here, or a reply is not of its tool's schema. What a call costs depends on nothing but the reply: paths of the state
 folder are shortened, and what a weaker tier adds (`degraded`) is left out.
 """
 
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 from bpe_openai import get_encoding
 from mcp import Client, StdioServerParameters
 
@@ -33,6 +34,7 @@ class Desk:
     tokens: int = 0
     images: int = 0
     client: Client | None = None
+    schemas: dict[str, Any] = field(default_factory=dict)
     leaving: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
 
     @property
@@ -49,11 +51,15 @@ class Desk:
         options = ["--state", str(self.state), "--folder", str(self.home), "--folder", f"{self.home}/out:rw"]
         server = StdioServerParameters(command=COMMAND[0], args=[*COMMAND[1:], "mcp", "--standalone", *options])
         self.client = await self.leaving.enter_async_context(Client(server, cache=None, read_timeout_seconds=90))
+        listed = await self.client.read_resource("kernel://schemas")
+        self.schemas = json.loads(listed.contents[0].text)
 
     async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
         assert self.client is not None
         result = await self.client.call_tool(tool, arguments)
         text = result.content[0].text
+        if not result.is_error:
+            jsonschema.validate(json.loads(text), self.schemas[tool])
         self.calls += 1
         self.images += sum(block.type == "image" for block in result.content)
         reply: dict[str, Any] = result.structured_content or json.loads(text)

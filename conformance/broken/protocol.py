@@ -227,3 +227,12 @@ async def offers_nothing(call: Call) -> Answer:
     if call.method == "completion/complete":
         answer.result["completion"] = {"values": ["run_aaaaaaaaaaaa"], "total": 1, "hasMore": False}
     return answer
+
+
+@twin("protocol.resources.schemas-describe-replies", "says more than its schemas know")
+async def unsaid(call: Call) -> Answer:
+    answer = await call.serve()
+    if call.method == "resources/read" and "schemas" in str(call.params.get("uri")):
+        [content] = answer.result["contents"]
+        content["text"] = content["text"].replace('"stderr"', '"standard_error"')
+    return answer

@@ -412,3 +412,25 @@ async def completion_finds_what_opens(c: Driver) -> None:
     for value in values[:5]:
         read = await c.subject.ask_raw("resources/read", {"uri": f"run://{value}"})
         expect("result" in read, f"{value} is offered and cannot be read: {str(read)[:300]}")
+
+
+@check("protocol.resources.schemas-describe-replies")
+async def schemas_describe_replies(c: Driver) -> None:
+    message = await c.subject.ask_raw("resources/read", {"uri": "kernel://schemas"})
+    contents = message.get("result", {}).get("contents") or []
+    expect(contents, f"not readable: {str(message)[:300]}")
+    schemas = json.loads(contents[0].get("text", ""))
+    missing = [name for name in c.subject.tools if name not in schemas]
+    expect(not missing, f"no schema for {', '.join(missing)}")
+    program = "async def main(input):\n    return 1"
+    for tool, reply in (
+        (
+            "sandbox_run",
+            await c.python("import sys\nprint(1)\nprint(2, file=sys.stderr)\nopen('a.txt', 'w').write('3')\n4"),
+        ),
+        ("run_start", await c.ok("run_start", program=program)),
+        ("memory_add", await c.ok("memory_add", items=[{"text": f"A schema for {c.token}."}])),
+        ("memory_search", await c.ok("memory_search", query=c.token)),
+    ):
+        unsaid = set(reply) - set(schemas[tool].get("properties", {}))
+        expect(not unsaid, f"the schema of {tool} does not know {', '.join(sorted(unsaid))}")
