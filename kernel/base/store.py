@@ -442,6 +442,9 @@ def _migrate(path: Path, steps: Mapping[int, Sequence[str | Step]]) -> None:
                 raise HostError("state.damaged", f"{path} is damaged: {verdict}. {_RESTORE}")
             if found == newest:
                 return
+            db.execute(
+                "PRAGMA synchronous=EXTRA"
+            )  # a rollback journal whose removal is lost would undo all that came after
             db.execute("PRAGMA journal_mode=WAL")
             if found:
                 with contextlib.closing(sqlite3.connect(f"{path}.v{found}")) as copy:
