@@ -38,6 +38,7 @@ from .base.errors import (
 from .base.limits import Limits
 from .base.policy import Folder, Grants, Policy, load_policy
 from .base.ports import LOCAL, Ports
+from .base.stamps import MIGRATIONS as STAMPS
 from .base.store import Store
 from .journal import MIGRATIONS as JOURNAL
 from .journal import Journal
@@ -75,7 +76,7 @@ __all__ = [
     "open_skills",
 ]
 
-MIGRATIONS = (JOURNAL, MEMORY, SKILLS, AUDIT)
+MIGRATIONS = (JOURNAL, MEMORY, SKILLS, AUDIT, STAMPS)
 SCHEMA = max(number for migrations in MIGRATIONS for number in migrations)
 """The version of the state folder's file."""
 __version__ = "0.1.0"

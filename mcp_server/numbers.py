@@ -9,14 +9,14 @@ Guarantees
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Numbers", "Stamp"]
+__all__ = ["Numbers", "Origin"]
 
 HANDSHAKE = frozenset({"initialize", "notifications/initialized", "resources/subscribe", "resources/unsubscribe"})
 """What makes a connection what it is; the next kernel is told again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class Origin:
     """Which line of which bridge a call is."""
 
     bridge: str

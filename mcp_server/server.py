@@ -28,7 +28,7 @@ from typing import Any
 import mcp_types as types
 import orjson
 from agent_kernel import Kernel
-from agent_kernel.base.errors import HostError, KernelError, KernelFault, LimitExceeded
+from agent_kernel.base.errors import KernelError, KernelFault, LimitExceeded
 from agent_kernel.base.policy import Folder, Grants
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
@@ -37,9 +37,8 @@ from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
-from . import resources
+from . import once, resources
 from .changes import Changes
-from .numbers import Stamp
 from .profiles import tools_of
 from .prompts import Prompts
 from .replies import Replies, failure, listed
@@ -187,10 +186,12 @@ class Face:
             if isinstance(ctx.request, KernelError):
                 return failure(ctx.request)
             tool = named(params.name, self.tools)
-            _check_again(ctx, tool)
             arguments = tool.convert(params.arguments or {})
             self._check_time(ctx, tool, arguments)
-            value = await self._serve(ctx, params, tool, arguments)
+            value = await once.repeated(self.kernel, ctx.request, tool, arguments)
+            if value is None:
+                with once.marked(ctx.request, tool):
+                    value = await self._serve(ctx, params, tool, arguments)
             if isinstance(value, types.InputRequiredResult):
                 return value
             return await self.replies.success(tool, value)
@@ -473,14 +474,3 @@ def decision_of(answer: types.ElicitResult) -> str | None:
     if answer.action == "accept" and (answer.content or {}).get("decision") == "approve":
         return "approve"
     return "deny"
-
-
-def _check_again(ctx: Context, tool: Tool) -> None:
-    """A call that a kernel had which ended before it answered: only what changes nothing is done again."""
-    if isinstance(ctx.request, Stamp) and ctx.request.again and not tool.reads:
-        raise HostError(
-            "call.interrupted",
-            f"The kernel ended while it had this {tool.name}, and was started again. Whether it was done is not known; it was not done"
-            " again. Look first if that matters, then call again.",
-            retryable=True,
-        )

@@ -39,7 +39,7 @@ from mcp_types import JSONRPCRequest, jsonrpc_message_adapter
 from pydantic import ValidationError
 
 from .hello import take_number
-from .numbers import Numbers, Stamp
+from .numbers import Numbers, Origin
 
 __all__ = ["Refused", "Wire", "message_of", "strict"]
 
@@ -65,8 +65,8 @@ class Refused:
 # --- a line becomes a message
 
 
-def message_of(line: bytes, limits: Limits, stamp: Stamp | None = None) -> SessionMessage | Refused:
-    """The message in `line`, its stamp as request context; one with empty arguments and the refusal there where only those are bad."""
+def message_of(line: bytes, limits: Limits, origin: Origin | None = None) -> SessionMessage | Refused:
+    """The message in `line`, its origin as request context; one with empty arguments and the refusal there where only those are bad."""
     refusal: KernelError | None = None
     value: Any
     try:
@@ -95,7 +95,7 @@ def message_of(line: bytes, limits: Limits, stamp: Stamp | None = None) -> Sessi
         )
         request_id = value.get("id")
         return Refused(request_id if type(request_id) in (int, str) else None, INVALID_REQUEST, problem)
-    return SessionMessage(message, ServerMessageMetadata(request_context=refusal or stamp))
+    return SessionMessage(message, ServerMessageMetadata(request_context=refusal or origin))
 
 
 def _mend_arguments(params: dict[str, Any], refusal: KernelError | None, limits: Limits) -> KernelError | None:
@@ -449,11 +449,11 @@ class Incoming:
         if mark.startswith(b"~"):
             self._refuse_giant(int(mark[1:]), line[:1024], line[-1024:], b"%d " % number)
         else:
-            self._message(line, b"%d " % number, Stamp(self._wire.numbers.bridge, number, mark == b"+"))
+            self._message(line, b"%d " % number, Origin(self._wire.numbers.bridge, number, mark == b"+"))
 
-    def _message(self, line: bytes, prefix: bytes, stamp: Stamp | None) -> None:
+    def _message(self, line: bytes, prefix: bytes, origin: Origin | None) -> None:
         """`prefix` stands before whatever answers the line."""
-        message = message_of(line, self._wire.limits, stamp)
+        message = message_of(line, self._wire.limits, origin)
         if isinstance(message, Refused):
             self._wire.outgoing.put(prefix + message.line)
             return
@@ -468,14 +468,14 @@ class Incoming:
                 return
             if request.method != "subscriptions/listen":
                 self._wire.open_requests.add(request.id)
-            if numbers is not None and stamp is not None:
-                earlier = numbers.opened(request.id, stamp.number, request.method)
+            if numbers is not None and origin is not None:
+                earlier = numbers.opened(request.id, origin.number, request.method)
                 if earlier is not None:
                     self._wire.outgoing.put(earlier)
         else:
             method = getattr(request, "method", None)
-            if numbers is not None and stamp is not None:
-                self._wire.outgoing.put(numbers.heard(stamp.number, method))
+            if numbers is not None and origin is not None:
+                self._wire.outgoing.put(numbers.heard(origin.number, method))
                 if method is None:
                     request.id = numbers.answered(request.id)
                     if request.id is None:  # the answer to a question of the kernel before

@@ -44,6 +44,7 @@ from . import system
 from .errors import HostError, KernelError
 from .limits import Limits
 from .ports import Ports
+from .stamps import with_stamp
 
 __all__ = ["Artifact", "Migrations", "Read", "Spawn", "Store", "Transaction", "file_system_of", "look"]
 
@@ -149,7 +150,7 @@ class Store:
                 "state.closed", "The kernel is closing; nothing was written. Open it again.", retryable=True
             )
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._pending.append(_Pending(unit, done))
+        self._pending.append(_Pending(with_stamp(unit, self._ports.clock.now()), done))
         self._wake.set()
         return await done
 

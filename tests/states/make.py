@@ -5,7 +5,7 @@
 Run it with the code of the schema that is to be kept, before a migration is added. `schema-1` was made by the last commit before the
 audit had a table, `schema-2` by the last one before memory had quarantine, `schema-3` by the last one before search read scripts without
 blanks, `schema-4` by the last one before a run had the grants of its starter, `schema-5` by the last one before agents could write skills
-(it has versions of a skill, whose folder is not there any more).
+(it has versions of a skill, whose folder is not there any more), `schema-6` by the last one before calls had stamps.
 """
 
 import asyncio
