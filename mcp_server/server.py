@@ -34,6 +34,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from mcp.shared.exceptions import MCPError
+from mcp.shared.message import ServerMessageMetadata
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
@@ -281,6 +282,7 @@ class Face:
                 types.ElicitRequest(params=form(item, view)),
                 types.ElicitResult,
                 request_read_timeout_seconds=until - clock.monotonic(),
+                metadata=ServerMessageMetadata(related_request_id=ctx.request_id),
             )
             self.asking.add(item["item_id"])
             try:
