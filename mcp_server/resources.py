@@ -82,7 +82,7 @@ async def read(kernel: Kernel, uri: str, client: str | None = None, grants: Gran
         )
     match scheme, rest.split("/"):
         case "kernel", ["status"]:
-            return _json(uri, await status(kernel))
+            return _json(uri, await status(kernel, grants))
         case "kernel", ["schemas"]:
             return _json(uri, schemas())
         case "kernel", ["audit"]:
@@ -160,14 +160,15 @@ async def listed(kernel: Kernel, *, graph: bool = False) -> list[tuple[str, str,
     return found
 
 
-async def status(kernel: Kernel) -> dict[str, Any]:
-    grants = kernel.policy.grants
+async def status(kernel: Kernel, grants: Grants | None = None) -> dict[str, Any]:
+    """`folders` are those that somebody with these grants shares; without them the kernel's."""
+    folders = (grants or kernel.policy.grants).folders
     return {
         **wire(await kernel.status()),
-        "folders": [f"{folder.path}{':rw' if folder.writable else ''}" for folder in grants.folders],
-        "skill_problems": wire(await kernel.skills.problems()),
-        "skill_shadows": wire(await kernel.skills.shadows()),
-        "skills_not_served": wire(await kernel.skills.unpublished()),
+        "folders": [str(folder) for folder in folders],
+        "skill_problems": wire(await kernel.skills.problems(grants=grants)),
+        "skill_shadows": wire(await kernel.skills.shadows(grants=grants)),
+        "skills_not_served": wire(await kernel.skills.unpublished(grants=grants)),
     }
 
 

@@ -46,10 +46,9 @@ class Desk:
         return self.place / "state"
 
     async def connect(self) -> None:
-        """Anew, when there was a host already."""
-        await self.leaving.aclose()
+        """Through the bridge that hosts start; it starts the kernel."""
         options = ["--state", str(self.state), "--folder", str(self.home), "--folder", f"{self.home}/out:rw"]
-        server = StdioServerParameters(command=COMMAND[0], args=[*COMMAND[1:], "mcp", "--standalone", *options])
+        server = StdioServerParameters(command=COMMAND[0], args=[*COMMAND[1:], "mcp", *options])
         self.client = await self.leaving.enter_async_context(Client(server, cache=None, read_timeout_seconds=90))
         listed = await self.client.read_resource("kernel://schemas")
         self.schemas = json.loads(listed.contents[0].text)
@@ -67,6 +66,11 @@ class Desk:
         shown = text if result.is_error else json.dumps(seen, separators=(",", ":"), ensure_ascii=False)
         self.tokens += len(TOKENS.encode(shown.replace(str(self.place), "")))
         return reply
+
+    async def leave(self) -> None:
+        """The host is closed, and the machine switched off."""
+        await self.leaving.aclose()
+        self.person("stop")
 
     def person(self, *words: str) -> None:
         """The user, in a terminal."""
@@ -158,6 +162,7 @@ async def yesterdays_run(desk: Desk) -> None:
     )
     assert desk.client is not None
     await desk.client.call_tool("run_start", {"program": program, "name": "report"})
+    await desk.leave()
     await desk.connect()
     [report] = (await desk.call("run_get", status="input_required"))["runs"]
     run = await desk.call("run_get", run_id=report["run_id"])
@@ -254,7 +259,7 @@ async def played(task: Task, place: Path) -> Desk:
         async with asyncio.timeout(120):
             await task.play(desk)
     finally:
-        await desk.leaving.aclose()
+        await desk.leave()
     return desk
 
 

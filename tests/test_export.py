@@ -141,3 +141,15 @@ def test_a_program_exports_by_the_grants_of_its_starter(tmp_path, out):
     seen = opened(tmp_path / "state", act)
     assert seen["output"] == [[str(out / "sum.txt"), str(out / "own.txt")], "export.denied"], seen
     assert everything(out) == {"sum.txt": b"285", "own.txt": b"mine"}
+
+
+@pytest.mark.parametrize(("folder", "file"), [(0o755, 0o644), (0o700, 0o600), (0o775, 0o664)])
+def test_who_may_read_the_folder_may_read_what_is_made_there(out, folder, file):
+    out.chmod(folder)
+    before = os.umask(0o077)
+    try:
+        leaves(ONE, f"{out}/deep/", Folder(out, writable=True))
+    finally:
+        os.umask(before)
+    assert (out / "deep").stat().st_mode & 0o777 == folder
+    assert (out / "deep/plot.png").stat().st_mode & 0o777 == file

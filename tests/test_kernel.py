@@ -113,3 +113,22 @@ def test_limits_and_grants_of_the_config_file_hold_unless_they_are_given(tmp_pat
 
 def test_the_version_is_that_of_the_distribution():
     assert agent_kernel.__version__ == importlib.metadata.version("agent-kernel")
+
+
+@pytest.mark.parametrize("tier", ["full", "confined"])
+def test_a_kernel_that_was_started_with_a_narrow_umask_runs_skills(tmp_path, tier):
+    skill = tmp_path / "state/skills/tally"
+    (skill / "scripts").mkdir(parents=True)
+    (tmp_path / "state").chmod(0o700)
+    (skill / "SKILL.md").write_text("---\nname: tally\ndescription: Counts.\n---\n")
+    (skill / "scripts/count.py").write_text("print(1 + 1)\n")
+
+    async def act(k):
+        invocation = await k.skills.script("tally", "scripts/count.py")
+        return await k.sandbox.run(invocation.code, language=invocation.language, skill=invocation.skill_folder)
+
+    before = os.umask(0o077)
+    try:
+        assert opened(tmp_path / "state", act, tier=tier).stdout == "2\n"
+    finally:
+        os.umask(before)

@@ -11,7 +11,8 @@ Guarantees
    way that is a link is `path.outside`.
 2. Without `overwrite` nothing that is there is changed, also when it comes there in the same moment (`export.exists`); with it only plain
    files are replaced. A file that has the very bytes already is left as it is: an export may be repeated.
-3. A file appears whole or not at all, synced, under its name. All names are checked before the first is written; when a later one fails, the
+3. What is made may be read and written by those who may do so in the folder above, whatever umask we were started with.
+4. A file appears whole or not at all, synced, under its name. All names are checked before the first is written; when a later one fails, the
    error names those that are there.
 
 Blocking. If the process dies: at most a `.name.part` is left beside its place.
@@ -123,9 +124,13 @@ def _opened(root: Path, parts: Sequence[str]) -> Iterator[int]:
     try:
         for part in parts:
             at /= part
+            made = False
             with contextlib.suppress(FileExistsError):
-                os.mkdir(part, 0o755, dir_fd=folder)
+                os.mkdir(part, 0o700, dir_fd=folder)
+                made = True
             below = os.open(part, _FOLDER, dir_fd=folder)
+            if made:
+                os.fchmod(below, os.fstat(folder).st_mode & 0o777)
             os.close(folder)
             folder = below
         yield folder
@@ -160,10 +165,11 @@ class _Target:
     def put(self, data: bytes, ending: str, *, overwrite: bool) -> None:
         part = f".{self.name}"[:200] + ending
         descriptor = os.open(
-            part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=self.folder
+            part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self.folder
         )
         try:
             with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(file.fileno(), os.fstat(self.folder).st_mode & 0o666)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

@@ -179,7 +179,8 @@ def _scratch(ports: Ports) -> Owned:
 
 
 def _make_scratch(scratch: Path, uid: int, gid: int, skill: Path | None) -> dict[str, Any]:
-    scratch.mkdir(mode=0o711)
+    scratch.mkdir()
+    scratch.chmod(0o711)  # whatever umask we were started with
     for name in ("workspace", "tmp"):
         (scratch / name).mkdir(mode=0o700)
         if os.geteuid() == 0:

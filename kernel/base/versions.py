@@ -173,6 +173,9 @@ def written(folder: Path, tree: Tree, *, mode: int) -> None:
         with open(fd, "wb") as out:  # noqa: PTH123
             out.write(tree.data[file.path])
         path.chmod(mode)
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir():
+            path.chmod(0o755)  # whatever umask we were started with: guests have uids of their own
 
 
 def _holds(folder: Path, tree: Tree) -> bool:
