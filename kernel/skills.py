@@ -120,12 +120,11 @@ class Skills:
             raise ArgumentError("argument.invalid", f"limit is {limit}; give 1 to 100.")
         catalogue = await self._look(principal, grants)
         places = await self._index(principal, grants, catalogue)
-        by_key = {skill.key: skill for skill in catalogue.skills}
         now = self._ports.clock.now()
         hits = await self._store.read(lambda db: skillsearch.search(db, principal, places, query, limit=limit, now=now))
         found = []
         for hit in hits:
-            skill = by_key.get(hit.key)
+            skill = catalogue.by_key.get(hit.key)
             if skill is not None:
                 trust = await self._trust(skill, principal)
                 brief = ranking.excerpt(skill.reading.description, BRIEF_CHARS, skill.uri)
@@ -219,15 +218,14 @@ class Skills:
         start = bisect.bisect_right(served, after, key=lambda skill: skill.uri)
         entries: list[Published] = []
         files = 0
-        for skill in served[start:]:
-            entry = await self._entry(skill, principal)
+        for entry in await self._entries(served[start : start + limit + 1], principal):
             if isinstance(entry, Problem):
                 continue
             files += len(entry.files)
             if len(entries) == limit or (entries and files > PAGE_FILES_MAX):
                 return entries, True
             entries.append(entry)
-        return entries, False
+        return entries, start + limit + 1 < len(served)
 
     async def publication(self, uri: str, *, principal: str = LOCAL, grants: Grants | None = None) -> Published:
         """One of them by the uri of its SKILL.md, also one that another of its name hides. NotFound."""
@@ -241,17 +239,31 @@ class Skills:
     async def unpublished(self, *, principal: str = LOCAL, grants: Grants | None = None) -> list[Problem]:
         """Skills that load here and that other hosts would refuse, and why."""
         catalogue = await self._look(principal, grants)
-        entries = [await self._entry(skill, principal) for skill in catalogue.served]
+        entries = await self._entries(catalogue.served, principal)
         return [*catalogue.unserved, *(entry for entry in entries if isinstance(entry, Problem))]
 
     async def _entry(self, skill: Skill, principal: str) -> Published | Problem:
-        try:
-            manifest = await self._present(skill, principal)
-        except (LimitExceeded, NotFound) as error:
-            return Problem(str(skill.folder or skill.uri), error.message)
-        if all(file.path != "SKILL.md" for file in manifest.files):
-            return Problem(str(skill.folder or skill.uri), "The standard's name of its file is SKILL.md.")
-        return Published(skill.name, skill.uri, skill.reading.description, skill.reading.front, manifest.files)
+        return (await self._entries([skill], principal))[0]
+
+    async def _entries(self, skills: Sequence[Skill], principal: str) -> list[Published | Problem]:
+        """In one go: hosts list a hundred at a time."""
+        held = await asyncio.to_thread(self._lying, [skill for skill in skills if skill.folder is not None])
+        for skill in skills:
+            if skill.folder is None:
+                held[skill.key] = await self._present(skill, principal)
+        return [_entry(skill, held[skill.key]) for skill in skills]
+
+    def _lying(self, skills: Sequence[Skill]) -> dict[str, Manifest | str]:
+        """What lies in their folders, or why that is not served."""
+        now_ns = int(self._ports.clock.now() * 1e9)
+        held: dict[str, Manifest | str] = {}
+        for skill in skills:
+            assert skill.folder is not None
+            try:
+                held[skill.key] = _readable(self._manifests.of, skill.folder, now_ns)
+            except (LimitExceeded, NotFound) as error:
+                held[skill.key] = error.message
+        return held
 
     async def file(self, uri: str, *, principal: str = LOCAL, grants: Grants | None = None) -> FileBytes:
         """The bytes of one file by its uri, as the manifest has them; SKILL.md with its front matter. Drafts too."""
@@ -627,6 +639,15 @@ class Skills:
     async def _count(self, skill: Skill, principal: str) -> None:
         now = self._ports.clock.now()
         await self._store.write(lambda tx: skillsearch.count_use(tx, principal, skill.key, now))
+
+
+def _entry(skill: Skill, manifest: Manifest | str) -> Published | Problem:
+    where = str(skill.folder or skill.uri)
+    if isinstance(manifest, str):
+        return Problem(where, manifest)
+    if all(file.path != "SKILL.md" for file in manifest.files):
+        return Problem(where, "The standard's name of its file is SKILL.md.")
+    return Published(skill.name, skill.uri, skill.reading.description, skill.reading.front, manifest.files)
 
 
 def _short(revision: str | None) -> str | None:

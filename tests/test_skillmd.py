@@ -1,7 +1,21 @@
 """Two verdicts on one SKILL.md: the reference validator's, word for word, and the hosts'."""
 
+import collections
+import os
+import random
+import re
+import sys
+from pathlib import Path
+
 import pytest
+from agent_kernel import skills
+from agent_kernel.base.limits import Limits
 from agent_kernel.base.skillmd import publishing_errors, read, strict_errors
+from agent_kernel.skills import validate
+from skills_ref import validator as reference
+
+sys.path.insert(0, str(Path(__file__).parent))
+from frontmatters import frontmatter
 
 ONLY = "Only ['allowed-tools', 'compatibility', 'description', 'license', 'metadata', 'name'] are allowed."
 YAML = "Invalid YAML in frontmatter:"
@@ -165,3 +179,80 @@ def test_publishing_needs_the_standards_name_and_description_but_not_the_folders
     assert publishing_errors(read(md("name: other", "description: d", "version: 1"), "pdf")) == []
     assert publishing_errors(read(md("name: Other Name", "description: d"), "pdf"))
     assert publishing_errors(read(md("name: pdf", f"description: {'d' * 1025}"), "pdf"))
+
+
+# --- beside the reference
+
+GAP = re.compile("[\x85\u2028\u2029]")
+"""Ends of lines for PyYAML everywhere, for the reference only in some places."""
+
+
+def verdicts(folder, text):
+    """The reference's errors and ours, cut after the prefix of a YAML error. None: the reference raises something else."""
+    (folder / "SKILL.md").write_bytes(text.encode("utf8", "surrogatepass"))
+    ours = [YAML if error.startswith(YAML) else error for error in validate(folder, Limits())["strict"]["errors"]]
+    try:
+        theirs = [YAML if error.startswith(YAML) else error for error in reference.validate(folder)]
+    except (AttributeError, ValueError, IndexError, TypeError):  # control characters and the like end it so
+        theirs = None
+    return theirs, ours
+
+
+def compared(folder, seeds):
+    counts = collections.Counter()
+    for seed in seeds:
+        text = frontmatter(random.Random(seed))
+        theirs, ours = verdicts(folder, text)
+        if theirs is None:
+            assert ours, f"the reference crashes on {text!r}, and we find nothing"
+        elif not GAP.search(text):
+            assert ours == theirs, (seed, text)
+        counts["valid" if theirs == [] else "yaml" if theirs == [YAML] else "crash" if theirs is None else "other"] += 1
+    return counts
+
+
+def test_the_strict_verdict_is_the_references_on_generated_texts(tmp_path):
+    (tmp_path / "pdf").mkdir()
+    counts = compared(tmp_path / "pdf", range(1500))
+    assert min(counts.values()) > 50  # all kinds of verdicts were among them
+    assert len(counts) == 4
+
+
+@pytest.mark.long
+def test_the_strict_verdict_is_the_references_on_twenty_thousand_texts(tmp_path):
+    (tmp_path / "pdf").mkdir()
+    compared(tmp_path / "pdf", range(10**6, 10**6 + 20_000))
+
+
+def test_the_strict_verdict_on_the_projects_own_skills_is_the_references():
+    own = [*(Path(skills.__file__).parent / "builtin_skills").iterdir()]
+    assert own
+    for folder in own:
+        assert validate(folder, Limits())["strict"]["errors"] == reference.validate(folder) == []
+
+
+def test_hostile_files_never_raise(tmp_path):
+    folder = tmp_path / "pdf"
+    folder.mkdir()
+    dice = random.Random(1)
+    for seed in range(600):
+        text = frontmatter(random.Random(seed)).encode("utf8", "surrogatepass")
+        for _ in range(dice.randint(1, 8)):
+            at = dice.randrange(len(text) + 1)
+            text = (
+                text[:at]
+                + dice.choice(
+                    [b"\xff", b"\0", b"\xed\xa0\x80", b"\n", b":", b"---", b"\t", b"{" * 60, dice.randbytes(3)]
+                )
+                + text[at:]
+            )
+        (folder / "SKILL.md").write_bytes(text)
+        verdict = validate(folder, Limits())
+        assert isinstance(verdict["loads"], bool)
+        assert verdict["loads"] or not verdict["publishable"]
+    (folder / "SKILL.md").unlink()
+    for n, spoil in enumerate((os.mkfifo, Path.mkdir, lambda p: p.symlink_to(p), lambda p: p.symlink_to("/dev/zero"))):
+        odd = tmp_path / f"odd{n}"
+        odd.mkdir()
+        spoil(odd / "SKILL.md")
+        assert not validate(odd, Limits())["loads"]

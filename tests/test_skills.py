@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from agent_kernel import skills
-from agent_kernel.base import roots
+from agent_kernel.base import roots, skillsearch
 from agent_kernel.base.errors import ArgumentError, LimitExceeded, NotFound
 from agent_kernel.base.limits import Limits
 from agent_kernel.base.policy import Folder, Grants, Policy
@@ -381,5 +381,43 @@ def test_what_another_connection_shares_is_not_seen(tmp_path):
             assert await s.search("marmalade") == []
             found = await s.search("marmalade", grants=sharing(mine, theirs))
             assert len({one.uri for one in found}) == 3
+
+    asyncio.run(run())
+
+
+# --- search
+
+
+@with_skills
+async def test_a_skill_that_is_used_stands_before_one_that_fits_as_well_but_not_before_one_that_fits_better(s, folder):
+    for name in ("jar-a", "jar-b", "jar-c"):
+        write(folder / name, description="Counts jars of marmalade.")
+    write(folder / "jam", description="Marmalade: boils marmalade.")
+    [before, *_] = [f.name for f in await s.search("jars")]
+    used = "jar-c" if before != "jar-c" else "jar-a"
+    for _ in range(5):
+        await s.load(used)
+    assert (await s.search("jars"))[0].name == used
+    assert (await s.search("boil marmalade"))[0].name == "jam"
+
+
+def test_what_is_in_every_skill_does_not_decide_and_a_reply_is_as_long_with_many_as_with_few(tmp_path, monkeypatch):
+    monkeypatch.setattr(skillsearch, "RANKED_MAX", 20)
+    folder = tmp_path / "state" / "skills"
+    for n in range(60):
+        write(
+            folder / f"skill-{n}",
+            description=f"Use it for files {'that somebody has ' * 40}{'rare' if n == 41 else 'usual'}.",
+        )
+    (tmp_path / "state").chmod(0o700)
+
+    async def run():
+        async with opened(tmp_path) as s:
+            assert [f.name for f in await s.search("rare files", 1)] == ["skill-41"]
+            found = await s.search("rare files")
+            assert (found[0].name, len(found)) == ("skill-41", 5)
+            assert len(await s.search("files", 50)) == 50
+            assert await s.search("nowhere") == []
+            assert all(len(one.description) < 400 for one in found)
 
     asyncio.run(run())

@@ -73,6 +73,7 @@ class Catalogue:
     """By precedence."""
     problems: tuple[Problem, ...]
     by_base: Mapping[str, Skill]
+    by_key: Mapping[str, Skill]
     by_name: Mapping[str, Sequence[Skill]]
     served: tuple[Skill, ...]
     """By uri: those that are meant by their name and that the standard allows to be served to other hosts."""
@@ -107,7 +108,8 @@ def gathered(skills: Iterable[Skill], problems: Iterable[Problem]) -> Catalogue:
         else:
             served.append(first)
     served.sort(key=lambda skill: skill.uri)
-    return Catalogue(tuple(by_base.values()), tuple(problems), by_base, by_name, tuple(served), tuple(unserved))
+    by_key = {skill.key: skill for skill in by_base.values()}
+    return Catalogue(tuple(by_base.values()), tuple(problems), by_base, by_key, by_name, tuple(served), tuple(unserved))
 
 
 def scope_of(path: Path) -> str:

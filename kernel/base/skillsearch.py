@@ -3,7 +3,7 @@
     skill         the content table of skill_fts, one row for each skill of each place
     skill_use     how often a skill was loaded or run, and when last; a use of `HALF_LIFE_S` ago counts half
 
-    score = bm25 over stemmed words x (1 + PRIOR x uses / (uses + USES_HALF))
+    score = bm25 over stemmed words, those that are in few skills, x (1 + PRIOR x uses / (uses + USES_HALF))
 
 Guarantees
 1. Only skills of the places that are asked for are found: what another connection shared is not.
@@ -38,6 +38,9 @@ SCHEMA = """
 
 PRIOR, USES_HALF = 0.2, 4.0
 HALF_LIFE_S = 30 * 86400.0
+RANKED_MAX = 1500
+"""Skills that bm25 is worked out for: two microseconds each."""
+ALL = 1_000_000
 AHEAD = 4
 """Times `limit`: how deep the prior looks for skills that it may lift."""
 
@@ -48,6 +51,13 @@ class Row(NamedTuple):
     uri: str
     name: str
     description: str
+
+
+class _Ranked(NamedTuple):
+    key: str
+    score: float
+    uses: float
+    used_at: float
 
 
 class Hit(NamedTuple):
@@ -81,20 +91,49 @@ def search(
     db: sqlite3.Connection, principal: str, places: Collection[str], query: str, *, limit: int, now: float
 ) -> list[Hit]:
     """Best first, the best with score 1; by any of the words that tell something."""
-    match = wording.any_of(f'"{word}"' for word in wording.kept_of(query))
-    if not match:
-        return []
+    words = [f'"{word}"' for word in wording.kept_of(query)]
+    telling = _telling(db, words)
+    rows: list[_Ranked] = []
+    for some, most in ((telling, RANKED_MAX), (words, RANKED_MAX), (words, ALL)):
+        if len(rows) < limit and some:
+            known = {row.key for row in rows}
+            found = _ranked(db, principal, places, wording.any_of(some), most=most, limit=limit * AHEAD)
+            rows += [row for row in found if row.key not in known]
+    weighed = sorted(
+        ((row.score * _prior(_uses(row.uses, row.used_at, now)), row.key) for row in rows), key=lambda hit: -hit[0]
+    )
+    return [Hit(key, round(score / weighed[0][0], 3)) for score, key in weighed[:limit]]
+
+
+def _ranked(
+    db: sqlite3.Connection, principal: str, places: Collection[str], match: str, *, most: int, limit: int
+) -> list[_Ranked]:
     marks = ",".join("?" * len(places))
     rows = db.execute(
-        "SELECT f.key, f.score, coalesce(u.uses, 0), coalesce(u.used_at, 0) FROM ("  # noqa: S608  (marks only)
-        " SELECT s.key AS key, -skill_fts.rank AS score, s.n AS n FROM skill_fts CROSS JOIN skill s ON s.n=skill_fts.rowid"
-        f" WHERE skill_fts MATCH ? AND s.principal=? AND s.place IN ({marks}) ORDER BY skill_fts.rank, s.n LIMIT ?) f"
-        " LEFT JOIN skill_use u ON u.principal=? AND u.key=f.key",
-        (match, principal, *places, limit * AHEAD, principal),
-    ).fetchall()
-    weighed = [(score * _prior(_uses(uses, used_at, now)), key) for key, score, uses, used_at in rows]
-    weighed.sort(key=lambda pair: -pair[0])
-    return [Hit(key, round(score / weighed[0][0], 3)) for score, key in weighed[:limit]]
+        "SELECT s.key, -f.rank, coalesce(u.uses, 0), coalesce(u.used_at, 0) FROM"  # noqa: S608  (marks only)
+        " (SELECT rowid, rank FROM skill_fts WHERE skill_fts MATCH ? LIMIT ?) f"
+        " CROSS JOIN skill s ON s.n=f.rowid LEFT JOIN skill_use u ON u.principal=s.principal AND u.key=s.key"
+        f" WHERE s.principal=? AND s.place IN ({marks}) ORDER BY f.rank, s.n LIMIT ?",
+        (match, most, principal, *places, limit),
+    )
+    return [_Ranked(*row) for row in rows]
+
+
+def _telling(db: sqlite3.Connection, words: Sequence[str]) -> list[str]:
+    """The words that are in few skills, as long as these are at most `RANKED_MAX` together: what is in every other skill tells nothing, and
+    to rank all that have it would be most of the work.
+    """
+    kept: list[str] = []
+    left = RANKED_MAX
+    for count, word in sorted((_count(db, word), word) for word in words):
+        left -= count
+        if count and left >= 0:
+            kept.append(word)
+    return kept
+
+
+def _count(db: sqlite3.Connection, match: str) -> int:
+    return int(db.execute("SELECT count(*) FROM skill_fts WHERE skill_fts MATCH ?", (match,)).fetchone()[0])
 
 
 def count_use(tx: Transaction, principal: str, key: str, now: float) -> None:
