@@ -44,6 +44,7 @@ from .profiles import tools_of
 from .prompts import Prompts
 from .replies import Replies, failure, listed
 from .skills_ext import PAGE, SkillsExtension, checked_cursor, described
+from .tasks import Task, Tasks, declared, task_of
 from .tools import DEFAULT_WAIT_S, Call, Tool, named, waited
 from .values import compact
 
@@ -91,6 +92,7 @@ def build(
     SkillsExtension(kernel, grants).serve(server)
     Prompts(kernel, grants).serve(server)
     Changes(kernel, grants).serve(server)
+    Tasks(kernel, face.reply_of_run, face.forms_of, face.record).serve(server)
     return server
 
 
@@ -181,7 +183,7 @@ class Face:
 
     async def call_tool(
         self, ctx: Context, params: types.CallToolRequestParams
-    ) -> types.CallToolResult | types.InputRequiredResult:
+    ) -> types.CallToolResult | types.InputRequiredResult | Task:
         tool: Tool | None = None
         try:
             if isinstance(ctx.request, KernelError):
@@ -193,7 +195,7 @@ class Face:
             if value is None:
                 with once.marked(ctx.request, tool):
                     value = await self._serve(ctx, params, tool, arguments)
-            if isinstance(value, types.InputRequiredResult):
+            if isinstance(value, types.InputRequiredResult | Task):
                 return value
             return await self.replies.success(tool, value)
         except KernelError as error:
@@ -230,6 +232,9 @@ class Face:
         )
         if not tool.a_run:
             return await _ticking(ticker, tool.call(call))
+        if tool.name == "run_start" and declared(ctx):
+            arguments["wait_s"] = 0.0
+            return Task(task_of(await tool.call(call)), resultType="task")
         wait_s = arguments.get("wait_s", 0.0 if tool.name == "run_get" else DEFAULT_WAIT_S)
         if params.request_state is not None:
             view = await self._answers(params, wait_s, ticker)
@@ -250,6 +255,13 @@ class Face:
             if item["answer_by"] == "person" and item["item_id"] not in self.closed_forms | self.asking
         ]
 
+    def forms_of(self, view: Mapping[str, Any]) -> dict[str, types.ElicitRequest]:
+        """What a person has to be asked, by item."""
+        return {item["item_id"]: types.ElicitRequest(params=form(item, view)) for item in self._open_items(view)}
+
+    async def reply_of_run(self, view: Mapping[str, Any]) -> types.CallToolResult:
+        return await self.replies.success(named("run_get", self.tools), view)
+
     def _ask_by_return(self, view: Mapping[str, Any], answered: Mapping[str, Any] | None) -> Any:
         items = [item for item in self._open_items(view) if item["item_id"] not in (answered or {})][:4]
         if not items:
@@ -266,7 +278,7 @@ class Face:
         for item_id, digest in state["digests"].items():
             answer = (params.input_responses or {}).get(item_id)
             if isinstance(answer, types.ElicitResult):
-                await self._record(state["run_id"], item_id, digest, answer)
+                await self.record(state["run_id"], item_id, digest, answer)
         return await self._waited(state["run_id"], wait_s, ticker)
 
     async def _waited(self, run_id: str, wait_s: float, ticker: "Ticker | None") -> Any:
@@ -296,11 +308,11 @@ class Face:
                 return await self.kernel.runs.view(view["run_id"])
             finally:
                 self.asking.discard(item["item_id"])
-            await self._record(view["run_id"], item["item_id"], item["digest"], answer)
+            await self.record(view["run_id"], item["item_id"], item["digest"], answer)
             view = await self._waited(view["run_id"], max(0.0, min(wait_s, until - clock.monotonic())), ticker)
         return view
 
-    async def _record(self, run_id: str, item_id: str, digest: str, answer: types.ElicitResult) -> None:
+    async def record(self, run_id: str, item_id: str, digest: str, answer: types.ElicitResult) -> None:
         decision = decision_of(answer)
         if decision is None:
             self._close_form(item_id)
