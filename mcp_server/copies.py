@@ -7,12 +7,15 @@ one, since nobody else could open it.
 
 Guarantees
 1. A copy lies beneath STATE/files, whatever a guest called its file: the path is checked as one that comes in (base/workspace.py).
-2. No copy outlives its uri by more than a day: they are swept at the start of a connection and beside later copies.
+2. A copy that cannot be made costs the `local_path` and not the reply.
+3. No copy outlives its uri by more than a day: they are swept at the start of a connection and beside later copies.
 
 If the process dies a copy may be cut short; the next reply that names the file makes it again under the same path.
 """
 
 import asyncio
+import contextlib
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +27,8 @@ from agent_kernel.base.ports import LOCAL
 from agent_kernel.base.workspace import checked_path, clear
 
 __all__ = ["Copies"]
+
+log = logging.getLogger("agent_kernel.mcp")
 
 SWEEP_S = 3600.0
 
@@ -52,14 +57,19 @@ class Copies:
             kept = None
         if kept is None:
             return dict(file)
-        await asyncio.to_thread(_write, path, kept.data)
+        try:
+            await asyncio.to_thread(_write, path, kept.data)
+        except OSError as error:  # a full disk: the result has been had, and its uri opens
+            log.warning("%s could not be written, so that %s has no local_path: %s", path, uri, error)
+            return dict(file)
         return {**file, "local_path": str(path)}
 
     def _sweep(self) -> None:
         oldest = self._kernel.ports.clock.now() - self._kernel.limits.artifact_ttl_s
         for folder in self._root.iterdir() if self._root.is_dir() else ():
-            if folder.stat().st_mtime < oldest:
-                clear(folder)
+            with contextlib.suppress(FileNotFoundError):  # swept by another connection
+                if folder.stat().st_mtime < oldest:
+                    clear(folder)
 
 
 def _write(path: Path, data: bytes) -> None:

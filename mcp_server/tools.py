@@ -416,7 +416,7 @@ TOOLS: tuple[Tool, ...] = (
         "sandbox_run",
         "Run code in a sandbox",
         "Run Python or bash in a fresh, isolated sandbox. It sees no user files except folders the operator shared (read-only, at"
-        " their own path), no network and no secrets. Changed files come back as uris. For work beyond 50 s or that must survive a"
+        " their own path), no network and no secrets. Changed files come back as uris, pictures as images. For work beyond 50 s or that must survive a"
         " crash use run_start.",
         {
             "code": text(),

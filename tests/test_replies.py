@@ -178,3 +178,14 @@ def test_old_copies_are_swept(tmp_path):
     conversation(tmp_path / "state", body)
     assert not folder.exists()
     assert len(list((tmp_path / "state/files").iterdir())) == 1
+
+
+def test_a_copy_that_cannot_be_made_costs_its_path_only(tmp_path):
+    (tmp_path / "state").mkdir(mode=0o700)
+    (tmp_path / "state/files").write_text("in the way")
+
+    async def body(c):
+        [file] = (await ran(c, "open('a.txt', 'w').write('1')")).structured_content["files"]
+        assert set(file) == {"path", "size_bytes", "uri"}
+
+    conversation(tmp_path / "state", body)
