@@ -21,7 +21,7 @@ from typing import Any
 import uvloop
 from agent_kernel.base.store import file_system_of
 
-from . import bench_memory, bench_sandbox, bench_skills, bench_steps, peers
+from . import bench_mcp, bench_memory, bench_sandbox, bench_skills, bench_steps, peers
 from .environment import MEMORY_FILE_SYSTEMS, doubts, look, steal_ticks
 from .interleave import Case, Outcome, measure
 from .report import Report, as_html, as_json, as_text, failures
@@ -35,6 +35,7 @@ SUBJECTS: dict[str, Callable[..., AbstractAsyncContextManager[list[Case | Table]
     "steps": bench_steps.cases,
     "memory": bench_memory.cases,
     "skills": bench_skills.cases,
+    "mcp": bench_mcp.cases,
 }
 
 ROUNDS = 5
@@ -45,7 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = shlex.join(["agent-kernel", "bench", *(sys.argv[1:] if argv is None else argv)])
     if options.peers:
         subjects = {name.partition(".")[0] for name in options.names or SUBJECTS}
-        wanted = {"sandbox": peers.PINS, "memory": bench_memory.PINS, "skills": bench_skills.PINS}
+        wanted = {
+            "sandbox": peers.PINS,
+            "memory": bench_memory.PINS,
+            "skills": bench_skills.PINS,
+            "mcp": bench_mcp.PINS,
+        }
         pins = [pin for subject, some in wanted.items() if subject in subjects for pin in some]
         peers.install(options.peers_dir, _say, pins)
     with tempfile.TemporaryDirectory(prefix="agent-kernel-bench-", dir=options.folder or _disk()) as scratch:
@@ -93,7 +99,7 @@ async def _run(options: argparse.Namespace, folder: Path) -> tuple[list[Outcome]
         more: dict[str, Any] = {}
         if name == "memory":
             more = {"given": {"LoCoMo": options.locomo, "LongMemEval": options.longmemeval}, "smoke": options.smoke}
-        if name == "skills":
+        if name in ("skills", "mcp"):
             more = {"smoke": options.smoke}
         async with subject(folder / name, peers=options.peers_dir if options.peers else None, **more) as cases:
             unknown = set(chosen) - {name} - {case.name for case in cases}

@@ -18,6 +18,7 @@ import contextlib
 import json
 import logging
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,12 +77,12 @@ class Shared:
                     await self._over.wait()
             if await self._at_work():
                 self._idle_since = self._now()
-            removed = not await asyncio.to_thread(Path(__file__).exists)
+                continue
+            if not await asyncio.to_thread(_installed):
+                log.warning("its installation was removed: it leaves")
+                return
             if self._idle_exit_s and self._now() - self._idle_since >= self._idle_exit_s:
                 log.warning("idle for %g s: it leaves", self._idle_exit_s)
-                return
-            if removed and self._idle_since != self._now() and not self._calls():
-                log.warning("its installation was removed: it leaves")
                 return
 
     async def close(self) -> None:
@@ -184,3 +185,8 @@ class Shared:
         if self._connections:
             return True
         return self._kernel.sandbox.tier != "none" and bool(await self._kernel.runs.due(self._idle_exit_s))
+
+
+def _installed() -> bool:
+    """Whether this program is still there: `uvx` removes environments that somebody runs from."""
+    return Path(sys.prefix).exists() and Path(__file__).exists()

@@ -36,10 +36,10 @@ async def ok(client, tool, **arguments):
     return result.structured_content
 
 
-def bridge(state, *options, **more):
+def bridge(state, *options, python=sys.executable, **more):
     """The bridge itself, for tests that speak its lines."""
     return subprocess.Popen(
-        [*COMMAND, "mcp", "--state", str(state), *map(str, options)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [python, *COMMAND[1:], "mcp", "--state", str(state), *map(str, options)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, **more,
     )  # fmt: skip
 

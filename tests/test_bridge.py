@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -451,6 +452,50 @@ def test_a_host_that_never_reads_costs_bounded_memory_and_holds_nobody_up(state)
     for stream in (deaf.process.stdin, deaf.process.stdout, deaf.process.stderr):
         with contextlib.suppress(BlockingIOError):
             stream.close()
+
+
+def test_a_call_in_flight_at_the_end_of_input_costs_no_cpu_and_leaves_nothing(state):
+    """The bridge gives the kernel its grace, asleep, and the kernel lets the call go."""
+    raw = Raw(state)
+    raw.ask("sandbox_run", code="import time; time.sleep(60)", timeout_s=50)
+    raw.call("memory_blocks")
+    raw.process.stdin.close()
+    _, status, used = os.wait4(raw.process.pid, 0)
+    raw.process.returncode = os.waitstatus_to_exitcode(status)
+    assert raw.process.returncode == 0
+    assert used.ru_utime + used.ru_stime < 1.0, "seconds of CPU; the grace is longer"
+    while ask(state, "status")["sandboxes"]["in_use"]:
+        pass
+    for stream in (raw.process.stdout, raw.process.stderr):
+        stream.close()
+
+
+def test_what_prints_in_the_kernel_goes_into_its_log(state):
+    raw = Raw(state)
+    proc = Path(f"/proc/{kernel_pid(state)}/fd")
+    assert {(proc / name).readlink() for name in ("1", "2")} == {state / "kernel.log"}
+    assert (proc / "0").readlink() == Path(os.devnull)
+    assert (
+        raw.call("sandbox_run", code="print('{}'); import os; os.write(1, b'x')")["structuredContent"]["stdout"]
+        == "{}\nx"
+    )
+    raw.close()
+
+
+def test_a_kernel_whose_environment_is_removed_serves_and_then_leaves(state, tmp_path):
+    """As `uvx` does when it cleans up."""
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    [site] = venv.glob("lib/python3*/site-packages")
+    ours = next(entry for entry in sys.path if entry.startswith(sys.prefix) and entry.endswith("site-packages"))
+    (site / "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
+    raw = Raw(state, python=venv / "bin/python")
+    pid = kernel_pid(state)
+    shutil.rmtree(venv)
+    assert raw.call("sandbox_run", code="print(6*7)")["structuredContent"]["stdout"] == "42\n"
+    assert raw.call("memory_add", items=[{"text": "after"}])["structuredContent"]["items"]
+    raw.close()
+    wait_gone(pid)
 
 
 def test_output_that_nobody_reads_any_more_ends_the_bridge(state):
