@@ -28,6 +28,24 @@ async def bends(call: Call) -> Answer:
     return await call.serve()
 
 
+drops("skills.load.keeps-versions", "brings the present version whatever is asked", "skill_load", "revision")
+
+
+def one_sided(_: Call, data: dict[str, Any]) -> None:
+    if "diff" in data:
+        data["diff"] = "\n".join(line for line in str(data["diff"]).split("\n") if not line.startswith("-"))
+
+
+alters("skills.load.shows-differences", "shows only what came, not what went", ("skill_load",), one_sided)
+
+
+def no_output(_: Call, data: dict[str, Any]) -> None:
+    data.pop("files", None)
+
+
+alters("skills.run.gives-input-takes-output", "keeps what a script has put into its output", ("skill_run",), no_output)
+
+
 @twin("skills.broken.hides-no-other", "lists a folder whose frontmatter it could not read")
 async def lists_broken(call: Call) -> Answer:
     answer = await call.serve()

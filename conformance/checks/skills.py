@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 from ..driver import Driver
@@ -46,6 +48,63 @@ async def load_stays_inside(c: Driver) -> None:
         ):
             expect(c.place.canary not in reply.text, f"{path!r} brought the canary")
             expect(reply.refused, f"{path!r} was taken: {reply.text[:200]}")
+
+
+def lay(c: Driver, body: str, script: str = "") -> tuple[str, Path]:
+    """A skill folder of this check's own; whoever calls removes it."""
+    name = f"conformance-{c.token}"
+    folder = c.place.state / "skills" / name
+    (folder / "scripts").mkdir(parents=True, exist_ok=True)
+    (folder / "SKILL.md").write_text(f"---\nname: {name}\ndescription: Of one check.\n---\n{body}\n", encoding="utf8")
+    if script:
+        (folder / "scripts" / "run.py").write_text(script, encoding="utf8")
+    return name, folder
+
+
+@check("skills.load.keeps-versions")
+async def load_keeps_versions(c: Driver) -> None:
+    name, folder = lay(c, "The first words.")
+    try:
+        first = await c.ok("skill_load", name=name)
+        lay(c, "Quite other words.")
+        second = await c.ok("skill_load", name=name)
+        expect(first.get("revision") != second.get("revision"), f"one revision for two texts: {second.get('revision')}")
+        again = await c.ok("skill_load", name=name, revision=first.get("revision"))
+        expect("The first words." in again.get("body", ""), f"the first version is {again.get('body')!r}")
+        listed = {
+            v.get("revision") for v in (await c.ok("skill_load", name=name, view="history")).get("versions") or []
+        }
+        expect({first.get("revision"), second.get("revision")} <= listed, f"the history has {listed}")
+    finally:
+        shutil.rmtree(folder)
+
+
+@check("skills.load.shows-differences")
+async def load_shows_differences(c: Driver) -> None:
+    name, folder = lay(c, "Stays.\nThe first words.")
+    try:
+        first = await c.ok("skill_load", name=name)
+        lay(c, "Stays.\nQuite other words.")
+        diff = (await c.ok("skill_load", name=name, view="diff", revision=first.get("revision"))).get("diff", "")
+        lines = diff.split("\n")
+        expect("-The first words." in lines and "+Quite other words." in lines, f"the difference is {diff!r}")
+    finally:
+        shutil.rmtree(folder)
+
+
+@check("skills.run.gives-input-takes-output")
+async def run_gives_input_takes_output(c: Driver) -> None:
+    script = "import json, os, sys\nopen(os.path.join(os.environ['OUTPUT'], 'out.txt'), 'w').write(json.load(sys.stdin)['word'])\n"
+    name, folder = lay(c, "Run it.", script)
+    try:
+        result = await c.ok("skill_run", name=name, script="scripts/run.py", input={"word": c.token})
+        expect(result.get("exit_code") == 0, f"the script failed: {result}")
+        files = [file for file in result.get("files") or [] if str(file.get("path")).endswith("out.txt")]
+        expect(files and files[0].get("uri"), f"what was put into $OUTPUT is not in files: {result.get('files')}")
+        read = await c.ok("sandbox_read", uri=files[0]["uri"])
+        expect(read.get("text") == c.token, f"the file holds {read.get('text')!r}")
+    finally:
+        shutil.rmtree(folder)
 
 
 @check("skills.broken.hides-no-other")
