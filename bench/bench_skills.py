@@ -321,7 +321,7 @@ def _validate(real: _Collection, peers: Path | None) -> Case:
         return len([_bytes(path) for path in _paths(skill)])
 
     contenders = [
-        Contender("validate", "subject", "strict, loads, publishable: SKILL.md parsed twice, every file read", ours, _valid, fresh=lambda: (next(next_skill),)),
+        Contender("validate", "subject", "strict, loads, publishable: SKILL.md parsed twice, files measured by their stat", ours, _valid, fresh=lambda: (next(next_skill),)),
         Contender("read", "control", "every file of the skill read", plainly, lambda *_: None, fresh=lambda: (next(next_skill),)),
     ]  # fmt: skip
     absent = []
