@@ -3,6 +3,7 @@
     mcp            MCP on stdio for a host, by the kernel of the state folder (bridge.py); --standalone: the kernel in this process
     serve          the kernel of a state folder, in the foreground;  status, stop: the one that runs
     doctor         what this machine can isolate, what is missing and how to get it
+    backup FILE    the state folder as one file, while a kernel runs or not;  restore FILE: a new folder from it;  verify: is it whole
     audit          what sandboxes did, for whom; --verify: whether that record is whole
     items          what waits for a person;  approve ITEM, deny ITEM: the answer
     install HOST   the config entry for an MCP host, printed or written
@@ -11,7 +12,7 @@
     demo, conformance, bench    the tour, the suite, the measurements (`agent-kernel VERB --help`)
 
 State folder: --state, else AGENT_KERNEL_HOME, else XDG_STATE_HOME/agent-kernel, else ~/.local/state/agent-kernel. Nothing is
-written elsewhere, but for `install --write` and `memory export FILE`. stdout of `mcp` carries protocol only: it is claimed before anything heavy is imported,
+written elsewhere, but for `install --write`, `backup FILE` and `memory export FILE`. stdout of `mcp` carries protocol only: it is claimed before anything heavy is imported,
 and each verb imports what it needs when it runs.
 """
 
@@ -108,6 +109,16 @@ def _parser() -> argparse.ArgumentParser:
     for verb, act in ((doctor, _doctor), (status, _status), (items, _items)):
         verb.add_argument("--json", action="store_true", help="one JSON object on stdout")
         verb.set_defaults(act=act)
+
+    for name, act, text in (
+        ("backup", _backup, "the state folder as one file"), ("restore", _restore, "a state folder from a backup"),
+    ):  # fmt: skip
+        verb = verbs.add_parser(name, parents=[state], help=text)
+        verb.add_argument("file", metavar="FILE", type=Path)
+        verb.set_defaults(act=act)
+    verify = verbs.add_parser("verify", parents=[state], help="is the state folder whole: file, journal, audit")
+    verify.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    verify.set_defaults(act=_verify)
 
     audit = verbs.add_parser("audit", parents=[state], help="what sandboxes did, for whom, and what became of it")
     _audit_options(audit)
@@ -316,6 +327,32 @@ def _audit(asked: argparse.Namespace) -> int:
         return 0 if audit.verified(folder, as_json=asked.json) else 1
     audit.report(folder, vars(asked), as_json=asked.json)
     return 0
+
+
+def _backup(asked: argparse.Namespace) -> int:
+    folder = state_folder(asked.state)
+    left_out = importlib.import_module("agent_kernel_mcp.backups").backup(folder, asked.file)
+    print(f"{asked.file}: {folder}, checked, {asked.file.stat().st_size} bytes.")
+    for name in left_out:
+        print(f"agent-kernel: left out, since it is no regular file: {printable(name)}", file=sys.stderr)
+    return 0
+
+
+def _restore(asked: argparse.Namespace) -> int:
+    folder = state_folder(asked.state)
+    importlib.import_module("agent_kernel_mcp.backups").restore(asked.file, folder)
+    print(f"{folder} is as {asked.file} has it.")
+    return 0
+
+
+def _verify(asked: argparse.Namespace) -> int:
+    folder = state_folder(asked.state)
+    wrong = importlib.import_module("agent_kernel_mcp.backups").verified(folder)
+    if asked.json:
+        print(json.dumps({"whole": not wrong, "problems": wrong}))
+    else:
+        print("\n".join(map(printable, wrong)) or f"{folder} is whole: the file, the runs, their values, the audit.")
+    return 1 if wrong else 0
 
 
 def _item_text(item: Mapping[str, Any]) -> str:
