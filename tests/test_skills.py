@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from agent_kernel import skills
 from agent_kernel.base import roots, skillsearch
+from agent_kernel.base.catalogue import Place
 from agent_kernel.base.errors import ArgumentError, LimitExceeded, NotFound
 from agent_kernel.base.limits import Limits
 from agent_kernel.base.policy import Folder, Grants, Policy
+from agent_kernel.base.shelves import Shelf, Shelves
 
 sys.path.insert(0, str(Path(__file__).parent))
 from skillsets import opened, sharing, write
@@ -421,3 +423,29 @@ def test_what_is_in_every_skill_does_not_decide_and_a_reply_is_as_long_with_many
             assert all(len(one.description) < 400 for one in found)
 
     asyncio.run(run())
+
+
+class Hand:
+    """A clock that stands still until it is moved."""
+
+    t = 1e9
+
+    def now(self):
+        return self.t
+
+    monotonic = now
+
+
+def test_a_look_that_is_slow_rests_a_second_at_most(tmp_path):
+    clock, root = Hand(), roots.Root(tmp_path)
+    shelves = Shelves([Shelf(root, Place("user", "user"))], clock)
+
+    def names():
+        return [skill.name for skill in shelves.look("me", (), ()).skills]
+
+    assert names() == []
+    root.cost_s = 60.0
+    write(tmp_path / "tally")
+    assert names() == []
+    clock.t += 1.0
+    assert names() == ["tally"]

@@ -3,7 +3,8 @@
 Guarantees
 1. Of a shared folder only a look with that folder among `shared` tells; two folders of one name are two places.
 2. The same catalogue comes again when nothing has changed; what was read of a SKILL.md is kept with its text.
-3. A look that takes longer than `LOOK_FREE_S` is not repeated within `LOOK_REST` times what it took, and tells what the last one saw.
+3. A look that takes longer than `LOOK_FREE_S` is not repeated within `LOOK_REST` times what it took, at most `REST_MAX_S`, and tells what the
+   last one saw.
 
 Blocking, for one thread at a time. Nothing is written.
 """
@@ -19,7 +20,7 @@ from .roots import Root
 
 __all__ = ["Shelf", "Shelves"]
 
-LOOK_FREE_S, LOOK_REST = 0.005, 20
+LOOK_FREE_S, LOOK_REST, REST_MAX_S = 0.005, 20, 1.0
 
 
 class Shelf(NamedTuple):
@@ -65,7 +66,7 @@ class Shelves:
 
     def _view(self, root: Root) -> roots.View:
         begun = self._clock.monotonic()
-        if root.cost_s <= LOOK_FREE_S or begun - root.looked_at >= LOOK_REST * root.cost_s:
+        if root.cost_s <= LOOK_FREE_S or begun - root.looked_at >= min(LOOK_REST * root.cost_s, REST_MAX_S):
             roots.look(root, int(self._clock.now() * 1e9))
             root.looked_at = self._clock.monotonic()
             root.cost_s = root.looked_at - begun
