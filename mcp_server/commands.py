@@ -20,7 +20,6 @@ import argparse
 import asyncio
 import contextlib
 import importlib
-import importlib.metadata
 import json
 import os
 import select
@@ -33,6 +32,7 @@ from agent_kernel.base import system
 from agent_kernel.base.errors import HostError, KernelError
 from agent_kernel.base.policy import TOOLSETS, Folder, Grants
 
+from .hello import VERSION
 from .options import idle_option, mcp_options, names, operator_options, state_option
 from .places import printable, state_folder
 from .stdio import claim
@@ -85,9 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="agent-kernel", description="Sandbox, durable runs, memory and skills over MCP.", allow_abbrev=False
     )
-    parser.add_argument(
-        "--version", action="version", version=f"agent-kernel {importlib.metadata.version('agent-kernel')}"
-    )
+    parser.add_argument("--version", action="version", version=f"agent-kernel {VERSION}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     state = state_option()
     operator = operator_options()

@@ -17,6 +17,7 @@ from agent_kernel import Kernel
 from agent_kernel.base.errors import HostError
 from agent_kernel.base.ports import LOCAL
 from agent_kernel.base.stamps import Stamp, known, stamped
+from agent_kernel.memory import Forgotten
 
 from .numbers import Origin
 from .tools import DEFAULT_WAIT_S, Tool, waited
@@ -25,12 +26,18 @@ from .values import wire
 __all__ = ["marked", "repeated"]
 
 
-def _no_text(*names: str) -> Callable[[Any], Any]:
-    def kept(value: Any) -> Any:
-        told = wire(value)
-        return {name: told[name] for name in names if name in told} if isinstance(told, dict) else {}
+def _nothing(_: Any) -> Any:
+    """The run is looked at again."""
+    return {}
 
-    return kept
+
+def _edited(block: Any) -> Any:
+    return {"version": block.version}
+
+
+def _forgotten(value: Any) -> Any:
+    """What an erasure gives holds the texts that it erased, for the proof."""
+    return {"ids": list(value.ids), "count": value.count, "mode": value.mode} if isinstance(value, Forgotten) else {}
 
 
 def _added(value: Any) -> Any:
@@ -39,11 +46,11 @@ def _added(value: Any) -> Any:
 
 KEEP: Mapping[str, Callable[[Any], Any]] = {
     "memory_add": _added,
-    "memory_edit": _no_text("label", "version"),
-    "memory_forget": _no_text("ids", "count", "mode"),
-    "run_send": _no_text(),
-    "run_approve": _no_text(),
-    "run_control": _no_text(),
+    "memory_edit": _edited,
+    "memory_forget": _forgotten,
+    "run_send": _nothing,
+    "run_approve": _nothing,
+    "run_control": _nothing,
 }
 """Tools whose effect is one commit, and what of its outcome answers the call later."""
 

@@ -21,7 +21,6 @@ import math
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,7 @@ from pydantic import ValidationError
 
 from . import once, resources
 from .changes import Changes
+from .hello import VERSION
 from .profiles import tools_of
 from .prompts import Prompts
 from .replies import Replies, failure, listed
@@ -73,7 +73,7 @@ def build(
     face = Face(kernel, tools_of(memory_profiles, grants, toolsets), agent, grants, Replies(kernel, local=local))
     server: Server[Any] = Server(
         "agent-kernel",
-        version=version("agent-kernel"),
+        version=VERSION,
         title="Agent Kernel",
         description="Sandbox, durable runs, memory and skills",
         instructions=instructions(grants),

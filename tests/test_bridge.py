@@ -299,6 +299,27 @@ def test_a_call_that_only_reads_is_answered_by_the_next_kernel(state):
     raw.close()
 
 
+def test_the_verbs_of_memory_and_runs_answer_over_the_bridge(state):
+    """Their effects are stamped: nothing of what they give may be in the way of that."""
+    raw = Raw(state, "--approve-in-host")
+    asks = "async def main(input):\n    await kernel.receive('go')\n    return await kernel.approve('publish?')"
+    run = raw.call("run_start", program=asks, wait_s=0)["structuredContent"]["run_id"]
+    paused = raw.call("run_control", run_id=run, action="pause")
+    resumed = raw.call("run_control", run_id=run, action="resume")
+    sent = raw.call("run_send", run_id=run, topic="go", content={"n": 1}, wait_s=20)
+    item = sent["structuredContent"]["waiting"][0]
+    approved = raw.call("run_approve", run_id=run, item_id=item["item_id"], digest=item["digest"], decision="approve")
+    added = raw.call("memory_add", items=[{"text": "a"}, {"text": "b"}])
+    ids = [entry["id"] for entry in added["structuredContent"]["items"]]
+    retracted = raw.call("memory_forget", ids=ids[:1], reason="test")
+    erased = raw.call("memory_forget", ids=ids[1:], mode="erase", reason="test")
+    edited = raw.call("memory_edit", label="l", text="t")
+    for result in (paused, resumed, sent, approved, added, retracted, erased, edited):
+        assert not result.get("isError"), result
+    assert raw.call("run_get", run_id=run, wait_s=20)["structuredContent"]["output"] is True
+    raw.close()
+
+
 def test_a_sandbox_call_in_flight_fails_as_one_that_may_be_repeated(state, tmp_path):
     raw = Raw(state)
     asked = raw.ask("sandbox_run", code="import time; time.sleep(60)", timeout_s=50)
