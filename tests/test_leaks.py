@@ -49,10 +49,16 @@ def left() -> Left:
     return Left(
         frozenset(map(str, processes_with(str(CELL)) + processes_with(MARK))),
         frozenset(line.split()[4] for line in mounts),
-        frozenset(str(path) for top in hierarchies for path in top.rglob("agent-kernel-*")),
+        frozenset(group for top in hierarchies for group in groups_below(top)),
         frozenset(path.name for path in Path(tempfile.gettempdir()).glob("agent-kernel-[sp]*")),
         frozenset(re.findall(r"@agent-kernel-uid-\d+", Path("/proc/net/unix").read_text())),
     )
+
+
+def groups_below(top: Path) -> list[str]:
+    """os.walk, since others come and go meanwhile."""
+    found = (Path(folder, name) for folder, names, _ in os.walk(top) for name in names)
+    return [str(path) for path in found if path.name.startswith("agent-kernel-")]
 
 
 def network_namespaces() -> int:
