@@ -4,6 +4,7 @@
 
 Guarantees
 1. A backup is one moment of the file of a kernel that may be running, and is checked before it has its name: FILE is whole or not there.
+   It is for its owner's eyes only, as the state folder is.
 2. Nothing is overwritten: neither a file by `backup`, nor a folder that has a state by `restore`.
 3. `restore` believes nothing of FILE: regular files and folders of those names only, beneath the folder, checked before they get there.
 
@@ -15,6 +16,7 @@ import os
 import sqlite3
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -66,7 +68,7 @@ def restore(file: Path, folder: Path) -> None:
         try:
             with tarfile.open(file, "r:gz") as tar:
                 _unpack(tar, place)
-        except (OSError, EOFError, tarfile.TarError) as error:
+        except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
             raise HostError("restore.unreadable", f"{file} cannot be read as a backup: {error}.") from error
         _check_whole(place / STATE, "restore.damaged", f"{file} is not restored", "Nothing was changed.")
         for one in sorted(place.rglob("*"), reverse=True):
@@ -127,7 +129,8 @@ def _pack(packed: Path, parts: list[tuple[Path, str]]) -> list[str]:
         facts.uname = facts.gname = ""
         return facts
 
-    with tarfile.open(packed, "w:gz", compresslevel=3) as tar:
+    private = os.open(packed, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(private, "wb") as file, tarfile.open(fileobj=file, mode="w:gz", compresslevel=3) as tar:
         for path, name in parts:
             if path.exists():
                 tar.add(path, name, filter=plain)

@@ -39,7 +39,6 @@ VERSION = "0.1.0"
 CONTROL = "control"
 LINE_BYTES_MAX = 20 << 20
 """Above what the kernel takes; of a longer line only the ends go over."""
-HELLO_BYTES_MAX = 64 << 10
 SUN_PATH_MAX = 107
 _NUMBERED = re.compile(rb"(\d{1,18})(\+|=|~\d{1,18}|)(?: |$)")
 

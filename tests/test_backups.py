@@ -67,6 +67,10 @@ def test_what_was_backed_up_of_a_running_kernel_is_there_after_a_restore(packed,
     assert (tmp_path / "new" / "kernel.db").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_backup_is_for_its_owner_only(packed):
+    assert packed.stat().st_mode & 0o777 == 0o600
+
+
 def test_nothing_is_overwritten(packed, tmp_path):
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "mine").write_text("mine")
@@ -144,6 +148,24 @@ def test_a_file_with_anything_but_files_is_refused(tmp_path, kind):
     with tarfile.open(tmp_path / "file", "w:gz") as tar:
         facts = tarfile.TarInfo("skills/x")
         facts.type, facts.linkname = kind, "/etc/passwd"
+        tar.addfile(facts)
+    assert "restore.unreadable" in command("restore", tmp_path / "file", "--state", tmp_path / "new", status=1)
+
+
+def test_a_file_that_was_damaged_in_its_middle_is_refused(packed, tmp_path):
+    data = bytearray(packed.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 64] = b"\xff" * 64
+    (tmp_path / "file").write_bytes(data)
+    said = command("restore", tmp_path / "file", "--state", tmp_path / "new", status=1)
+    assert "restore." in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_name_that_no_file_can_have_is_refused(tmp_path):
+    with tarfile.open(tmp_path / "file", "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        facts = tarfile.TarInfo("skills/x")
+        facts.pax_headers = {"path": "skills/a\0b"}
         tar.addfile(facts)
     assert "restore.unreadable" in command("restore", tmp_path / "file", "--state", tmp_path / "new", status=1)
 

@@ -102,6 +102,8 @@ class Limits:
     skill_files_max: int = 512
     skill_bytes_max: int = 16 * MIB
     """Both as the MCP skills extension sets them."""
+    skill_manifests_kept: int = 20_000
+    """In memory, so that an unchanged skill is not read again: twice the largest collection that was measured."""
     skills_made_max: int = 1000
     skill_written_bytes_max: int = 1024 * MIB
     """What agents write of skills, of one principal; nothing of it is thrown away, so it must end somewhere."""

@@ -17,7 +17,7 @@ Not here: which folders are skills (roots.py), versions that are gone from the d
 import hashlib
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -66,7 +66,7 @@ class _Known(NamedTuple):
 
 
 class Manifests:
-    """Those of many skills, kept as long as nothing of the skill has changed."""
+    """Those of many skills, the last `skill_manifests_kept` that were read, kept as long as nothing of the skill has changed."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -84,10 +84,9 @@ class Manifests:
         self._known.pop(key, None)
         if not any(racy(facts, now_ns) for facts in seen.values()):
             self._known[key] = _Known(manifest, tuple((path, signature(facts)) for path, facts in seen.items()))
+        while len(self._known) > self._limits.skill_manifests_kept:  # hosts come and go, and with them their folders
+            self._known.pop(next(iter(self._known)), None)
         return manifest
-
-    def forget_all_but(self, folders: Collection[str]) -> None:
-        self._known = {key: known for key, known in self._known.items() if key in folders}
 
 
 def _all_still(signatures: tuple[tuple[str, Signature], ...]) -> bool:
